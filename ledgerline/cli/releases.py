@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ledgerline.cli.runs import Outcome, Runner
-from ledgerline.dagster.released_models.evaluated_version import EvaluatedVersion
+from ledgerline.dagster.released_models.comparison import EvaluatedVersion
 from ledgerline.dagster.released_models.names import ReleaseNames
 from ledgerline.dagster.released_models.production import DECISION, IN_PLACE, REFUSED
 from ledgerline.dagster.released_models.replayed_requests import lines_of

@@ -1,6 +1,7 @@
 """The resource that opens agents for steps. The agents themselves are in ledgerline/agent/."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
     from ledgerline.agent.agent import Agent
-    from ledgerline.agent.language_model import Embedder, LanguageModel
+    from ledgerline.agent.language_model import LanguageModel
     from ledgerline.agent.memory import Memory
     from ledgerline.agent.prompt import Prompt
     from ledgerline.agent.tools import Tool
@@ -88,42 +89,30 @@ class AgentResource(dg.ConfigurableResource):
         """
         _require_extra()
         from ledgerline.agent.language_model import ServerAddressError
+        from ledgerline.agent.messages import Thinking
 
+        if self.provider == "openai":
+            from ledgerline.agent.openai_provider import OpenAIModel
+
+            make = partial(OpenAIModel, api_key=self.api_key)
+        else:
+            from ledgerline.agent.ollama_provider import OllamaModel
+
+            make = partial(OllamaModel, context_tokens=self.context_tokens)
         try:
-            return self._language_model()
+            return make(
+                self.address,
+                self.model,
+                temperature=self.temperature,
+                seed=self.seed,
+                max_output_tokens=self.output_tokens,
+                think=None if self.think is None else Thinking(self.think),
+            )
         except ServerAddressError as error:
             variable = ADDRESS_VARIABLES[self.provider]
             raise PermanentFailure(
                 error.problem, f"Set {variable} to the address of a server, or remove it."
             ) from None
-
-    def _language_model(self) -> "LanguageModel":
-        from ledgerline.agent.messages import Thinking
-
-        think = None if self.think is None else Thinking(self.think)
-        if self.provider == "openai":
-            from ledgerline.agent.openai_provider import OpenAIModel
-
-            return OpenAIModel(
-                self.address,
-                self.model,
-                api_key=self.api_key,
-                temperature=self.temperature,
-                seed=self.seed,
-                max_output_tokens=self.output_tokens,
-                think=think,
-            )
-        from ledgerline.agent.ollama_provider import OllamaModel
-
-        return OllamaModel(
-            self.address,
-            self.model,
-            context_tokens=self.context_tokens,
-            temperature=self.temperature,
-            seed=self.seed,
-            max_output_tokens=self.output_tokens,
-            think=think,
-        )
 
     def require(self) -> None:
         """Check within seconds that the language model's server responds and has the model.
@@ -183,15 +172,12 @@ class AgentResource(dg.ConfigurableResource):
             return None
         _require_extra()
         from ledgerline.agent.memory import Memory
-
-        return Memory(Path(self.memory), self._embedder())
-
-    def _embedder(self) -> "Embedder | None":
-        if self.embedding_model is None:
-            return None
         from ledgerline.agent.ollama_embedder import OllamaEmbedder
 
-        return OllamaEmbedder(self.address, self.embedding_model)
+        embedder = None
+        if self.embedding_model is not None:
+            embedder = OllamaEmbedder(self.address, self.embedding_model)
+        return Memory(Path(self.memory), embedder)
 
 
 def _require_extra() -> None:

@@ -75,7 +75,9 @@ def start_problem(pods: "Iterable[Any]", now: datetime) -> str | None:
         statuses = [*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ())]
         if pod.status.phase != "Pending" or any(status.state.running for status in statuses):
             continue
-        placed = _placed_at(pod)
+        conditions = {condition.type: condition for condition in pod.status.conditions or ()}
+        scheduled = conditions.get("PodScheduled")
+        placed = scheduled.last_transition_time if scheduled and scheduled.status == "True" else None
         if placed is None or (now - placed).total_seconds() < START_SECONDS:
             continue
         waiting = "; ".join(_waiting(status) for status in statuses if status.state.waiting)
@@ -84,13 +86,6 @@ def start_problem(pods: "Iterable[Any]", now: datetime) -> str | None:
             f"ago and has not started ({waiting or 'its node reports no container'}). Usually an image, a "
             "Secret, a ConfigMap or a volume is missing: `kubectl get events` says which."
         )
-    return None
-
-
-def _placed_at(pod: Any) -> datetime | None:
-    for condition in pod.status.conditions or ():
-        if condition.type == "PodScheduled" and condition.status == "True":
-            return condition.last_transition_time
     return None
 
 

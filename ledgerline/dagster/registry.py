@@ -32,9 +32,7 @@ class ModelRegistryResource(dg.ConfigurableResource):
     tracking_uri: str = Field(description="URL of an MLflow server, or URI of its database.")
     promotion: Mode = Field(
         default=Mode.automatic,
-        description=(
-            "Whether a version that keeps every rule is promoted at once, or after a person's approval."
-        ),
+        description="Whether a version that passes every gate is promoted at once, or after approval.",
     )
     poll_seconds: float = Field(
         default=5,

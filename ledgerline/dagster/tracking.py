@@ -16,13 +16,7 @@ from pydantic import Field
 from ledgerline.cleaning.passwords import without_password
 from ledgerline.cleaning.texts import clean
 from ledgerline.dagster.failures import PermanentFailure, permanent_failures
-from ledgerline.dagster.tracked_texts import (
-    error_text,
-    name_text,
-    param_text,
-    source_text,
-    table_texts,
-)
+from ledgerline.dagster.tracked_texts import error_text, name_text, param_text, source_text, table_texts
 from ledgerline.mlflow_runs import tags as mlflow_tags
 from ledgerline.mlflow_store import model_files, store, stored_model
 from ledgerline.mlflow_store.stored_model import ModelRefusedError, StoredModel
@@ -140,10 +134,7 @@ class TrainingRun:
             schema=json.dumps({"mlflow_colspec": columns}),
             profile=json.dumps({"num_rows": dataset.rows}),
         )
-        tags = [
-            InputTag("mlflow.data.context", usage),
-            InputTag("content_sha256", dataset.sha256),
-        ]
+        tags = [InputTag("mlflow.data.context", usage), InputTag("content_sha256", dataset.sha256)]
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(entity, tags)])
 
     def log_table(self, frame: "pd.DataFrame", file: str) -> None:
@@ -188,7 +179,9 @@ class TrainingRun:
         """
         from mlflow.entities import LoggedModelOutput
 
-        self._delete_models()
+        earlier = f"source_run_id = '{self.run_id}'"
+        for earlier_model in self.client.search_logged_models([self.experiment_id], filter_string=earlier):
+            self.client.delete_logged_model(earlier_model.model_id)
         with permanent_failures():
             model_type = model_files.flavour_of(model).model_type(model, method)
         params = self.client.get_run(self.run_id).data.params
@@ -203,13 +196,6 @@ class TrainingRun:
         self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
         self.client.finalize_logged_model(logged.model_id, "READY")
         return logged.model_id
-
-    def _delete_models(self) -> None:
-        models = self.client.search_logged_models(
-            [self.experiment_id], filter_string=f"source_run_id = '{self.run_id}'"
-        )
-        for model in models:
-            self.client.delete_logged_model(model.model_id)
 
 
 class MLflowResource(dg.ConfigurableResource):
@@ -321,6 +307,8 @@ def connect(tracking_uri: str) -> "MlflowClient":
 
 @contextmanager
 def _open(run: TrainingRun) -> Iterator[TrainingRun]:
+    from mlflow.exceptions import MlflowException
+
     client, run_id = run.client, run.run_id
     client.update_run(run_id, status="RUNNING")
     if ERROR_TAG in client.get_run(run_id).data.tags:
@@ -329,22 +317,13 @@ def _open(run: TrainingRun) -> Iterator[TrainingRun]:
         yield run
     except BaseException as error:
         killed = isinstance(error, KeyboardInterrupt | dg.DagsterExecutionInterruptedError)
-        with _keeping(error):
+        try:
             client.set_tag(run_id, ERROR_TAG, error_text(error))
             client.set_terminated(run_id, "KILLED" if killed else "FAILED")
+        except MlflowException as unreported:  # the step raises its own error
+            error.add_note(f"This failure could not be logged to MLflow: {clean(str(unreported))}")
         raise
     client.set_terminated(run_id, "FINISHED")
-
-
-@contextmanager
-def _keeping(error: BaseException) -> Iterator[None]:
-    """Add an error of MLflow to the step's error as a note, instead of raising it."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as unreported:
-        error.add_note(f"This failure could not be logged to MLflow: {clean(str(unreported))}")
 
 
 def _run_with_tags(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> str | None:

@@ -50,13 +50,12 @@ def population_stability_index(reference: "pd.Series", current: "pd.Series", bin
     return _index(*codes)
 
 
-def psi_table(reference: "pd.DataFrame", current: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame":
-    """Return a table of columns (feature) with their PSI (psi), in descending order of psi."""
-    import pandas as pd
-
-    indices = [population_stability_index(reference[name], current[name]) for name in columns]
-    table = pd.DataFrame({"feature": list(columns), "psi": indices})
-    return table.sort_values("psi", ascending=False, kind="stable", ignore_index=True)
+def psi_by_column(
+    reference: "pd.DataFrame", current: "pd.DataFrame", columns: Sequence[str]
+) -> dict[str, float]:
+    """Compute the PSI of several columns, in descending order."""
+    indices = {name: population_stability_index(reference[name], current[name]) for name in columns}
+    return dict(sorted(indices.items(), key=lambda item: item[1], reverse=True))
 
 
 def _holds_numbers(rows: "pd.Series") -> bool:

@@ -21,9 +21,8 @@ from assets.partitions import evaluation_days
 from assets.predictions import PREDICTIONS_SCHEMA, delay_predictions
 from assets.reference import planes, weather
 from ledgerline.dagster.registry import ModelRegistryResource
-from ledgerline.dagster.released_models.drift_checks import drift_checks, evaluate
 from ledgerline.dagster.released_models.drift_records import PredictionsDrift
-from ledgerline.dagster.released_models.predictions_drift import drift_asset
+from ledgerline.dagster.released_models.predictions_drift import drift_asset, drift_checks, evaluate
 from ledgerline.dagster.released_models.registration import RegisteredVersion
 from ledgerline.dagster.released_models.watch import FEATURES_STABLE, SCORES_STABLE
 from ledgerline.dagster.settings import Settings

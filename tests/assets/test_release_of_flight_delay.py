@@ -16,8 +16,7 @@ from assets.delay_model import MODEL_NAME, model_input, read_days, with_outcome
 from assets.delay_model_version import FLIGHT_DELAY
 from assets.features import FEATURES_SCHEMA, LABEL
 from assets.partitions import evaluation_days
-from ledgerline.dagster.released_models.comparison import comparison_asset, gate_checks
-from ledgerline.dagster.released_models.evaluated_version import EvaluatedVersion
+from ledgerline.dagster.released_models.comparison import EvaluatedVersion, comparison_asset, gate_checks
 from ledgerline.dagster.released_models.production import production_asset, recorded_check
 from ledgerline.dagster.released_models.registration import RegisteredVersion
 from ledgerline.dagster.resources import registry_of

@@ -15,7 +15,7 @@ from assets.delay_model import MODEL_NAME, model_input, read_days
 from assets.delay_model_version import FLIGHT_DELAY
 from ledgerline.dagster.executors import executor_for
 from ledgerline.dagster.failures import PermanentFailure
-from ledgerline.dagster.released_models.evaluated_version import EvaluatedVersion
+from ledgerline.dagster.released_models.comparison import EvaluatedVersion
 from ledgerline.dagster.released_models.registration import RegisteredVersion
 from ledgerline.dagster.released_models.replayed_requests import lines_of, moment_of
 from ledgerline.dagster.settings import Settings

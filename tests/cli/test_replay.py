@@ -12,7 +12,7 @@ from assets.delay_model_version import FLIGHT_DELAY
 from ledgerline.cli import releases, runs
 from ledgerline.cli.loaded_project import load
 from ledgerline.cli.main import app
-from ledgerline.dagster.released_models.evaluated_version import EvaluatedVersion
+from ledgerline.dagster.released_models.comparison import EvaluatedVersion
 from ledgerline.dagster.settings import Settings
 from ledgerline.requests.offline_inference import Latency
 from ledgerline.requests.replay import Replay

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from assets.features import CATEGORICAL_FEATURES, FEATURES
-from ledgerline.evaluation.stability import MIN_SHARE, population_stability_index, psi_table
+from ledgerline.evaluation.stability import MIN_SHARE, population_stability_index, psi_by_column
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -129,21 +129,20 @@ def test_no_rows_are_refused_and_named(kind: str) -> None:
         population_stability_index(nothing, NORMAL)
 
 
-def test_a_table_has_the_column_that_differs_most_first(feature_rows: "DataFrame") -> None:
+def test_the_column_that_differs_most_is_the_first(feature_rows: "DataFrame") -> None:
     other = feature_rows.assign(temp=feature_rows["temp"] + 50, origin="EWR")
-    table = psi_table(feature_rows, other, FEATURES)
-    assert list(table.columns) == ["feature", "psi"]
-    assert set(table["feature"][:2]) == {"temp", "origin"}
-    assert sorted(table["feature"]) == sorted(FEATURES)
-    assert table["psi"].is_monotonic_decreasing
-    assert (table["psi"][2:] == 0).all()
+    indices = psi_by_column(feature_rows, other, FEATURES)
+    assert set(list(indices)[:2]) == {"temp", "origin"}
+    assert sorted(indices) == sorted(FEATURES)
+    assert list(indices.values()) == sorted(indices.values(), reverse=True)
+    assert set(list(indices.values())[2:]) == {0}
 
 
-def test_a_table_of_no_columns_has_no_rows(feature_rows: "DataFrame") -> None:
-    assert psi_table(feature_rows, feature_rows, []).empty
+def test_no_columns_have_no_index(feature_rows: "DataFrame") -> None:
+    assert psi_by_column(feature_rows, feature_rows, []) == {}
 
 
 def test_two_days_of_the_same_flights_differ_little_in_their_schedule(feature_rows: "DataFrame") -> None:
     first, second = (rows for _, rows in feature_rows.groupby("date"))
-    table = psi_table(first, second, CATEGORICAL_FEATURES)
-    assert table["psi"].max() < 0.25
+    indices = psi_by_column(first, second, CATEGORICAL_FEATURES)
+    assert max(indices.values()) < 0.25

@@ -11,8 +11,8 @@ from assets.delay_model_version import FLIGHT_DELAY
 from assets.delay_watch import WATCH
 from assets.features import FEATURES
 from assets.partitions import MONTHS, days_between
-from ledgerline.dagster.released_models.drift_checks import PARTITION_METADATA, drift_checks
 from ledgerline.dagster.released_models.drift_records import PredictionsDrift
+from ledgerline.dagster.released_models.predictions_drift import PARTITION_METADATA, drift_checks
 from ledgerline.dagster.released_models.retraining_sensor import NOTHING_FAILED, retraining_sensor
 from ledgerline.dagster.released_models.watch import FEATURES_STABLE, SCORES_STABLE
 from ledgerline.dagster.settings import Settings

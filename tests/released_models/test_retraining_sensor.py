@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from ledgerline.dagster.released_models.declaration import DeclarationError
-from ledgerline.dagster.released_models.drift_checks import PARTITION_METADATA
+from ledgerline.dagster.released_models.predictions_drift import PARTITION_METADATA
 from ledgerline.dagster.released_models.retraining_sensor import retraining_sensor
 from ledgerline.dagster.released_models.watch import SCORES_STABLE, RetrainOnDrift, Watch
 from tests.released_models.declared import declared

@@ -10,14 +10,10 @@ import dagster as dg
 from ledgerline.cleaning.texts import cleaned
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.released_models import comparison_tables, replayed_requests
-from ledgerline.dagster.released_models.comparison_config import ComparisonConfig
+from ledgerline.dagster.released_models.comparison import ComparisonConfig, EvaluatedVersion
 from ledgerline.dagster.released_models.contenders import contender
 from ledgerline.dagster.released_models.declaration import ReleasedModel
-from ledgerline.dagster.released_models.evaluated_version import EvaluatedVersion
-from ledgerline.dagster.released_models.evaluation_rows import (
-    keys_to_evaluate_on,
-    partitions_of,
-)
+from ledgerline.dagster.released_models.evaluation_rows import keys_to_evaluate_on, partitions_of
 from ledgerline.dagster.released_models.findings import (
     Findings,
     against_text,
@@ -26,14 +22,14 @@ from ledgerline.dagster.released_models.findings import (
     evidence_document,
 )
 from ledgerline.dagster.released_models.named_assets import declared_schema
-from ledgerline.dagster.released_models.production import DECISION, IN_PLACE
+from ledgerline.dagster.released_models.production import IN_PLACE, report_not_moved, staged_version
 from ledgerline.dagster.request_log import RequestLogResource
 from ledgerline.dagster.tracking import MLflowResource, TrainingRun
 from ledgerline.evaluation import plots, report
 from ledgerline.registry import evidence
 from ledgerline.registry.evidence import Sealed
 from ledgerline.registry.registry import Model
-from ledgerline.registry.stages import PRODUCTION, STAGING
+from ledgerline.registry.stages import PRODUCTION
 from ledgerline.registry.versions import Version
 
 
@@ -51,7 +47,8 @@ def compare_versions(
     since = replayed_requests.moment_of(config.replay_since) if config.replay_since is not None else None
     staging, production = versions_to_compare(registered, model, config)
     if production is not None and production.number == staging.number:
-        yield from _in_place(context, model, staging)
+        why = f"Version {staging.number} of {model.name} is in production already: nothing to compare."
+        report_not_moved(context, staging.number, IN_PLACE, why)
         return
     keys = keys_to_evaluate_on(
         model, partitions_of(model, context.instance), staging, production, config.partition
@@ -113,17 +110,6 @@ def compare_versions(
     )
 
 
-def _in_place(
-    context: dg.AssetExecutionContext, model: ReleasedModel, staging: Version
-) -> Iterator[dg.Output[EvaluatedVersion]]:
-    """Report that another run has promoted the version in the meantime; nothing is materialised."""
-    why = f"Version {staging.number} of {model.name} is in production already: nothing to compare."
-    context.log.warning(why)
-    metadata = {DECISION: IN_PLACE, "version": staging.number}
-    context.log_event(dg.AssetObservation(context.asset_key, description=why, metadata=metadata))
-    yield from ()
-
-
 def versions_to_compare(
     registered: Model, model: ReleasedModel, config: ComparisonConfig
 ) -> tuple[Version, Version | None]:
@@ -135,19 +121,14 @@ def versions_to_compare(
     staging = (
         registered.version(config.version)
         if config.version is not None
-        else registered.version_with_alias(STAGING)
+        else staged_version(registered, model)
     )
-    if staging is None:
-        raise PermanentFailure(
-            f"No version of {model.name} carries the alias {STAGING}.",
-            f"Name a version, or register one: materialise {model.versions_key.to_user_string()}.",
-        )
     production = (
         registered.version(config.against)
         if config.against is not None
         else registered.version_with_alias(PRODUCTION)
     )
-    if config.against is not None and config.against == staging.number:
+    if config.against == staging.number:
         raise PermanentFailure(
             f"Version {staging.number} of {model.name} cannot be compared with itself.",
             "Name another version to compare it with.",
@@ -156,11 +137,7 @@ def versions_to_compare(
 
 
 def _track(
-    run: TrainingRun,
-    model: ReleasedModel,
-    findings: Findings,
-    sealed: Sealed,
-    files: Mapping[str, bytes],
+    run: TrainingRun, model: ReleasedModel, findings: Findings, sealed: Sealed, files: Mapping[str, bytes]
 ) -> None:
     """Store the numbers, the sealed evidence and the report in an MLflow run."""
     numbers = {"staging/row_ms": findings.latency.staging_ms}

@@ -1,33 +1,30 @@
 """The step that compares requests with training rows. Its asset and check are in requests_drift.py."""
 
-from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import dagster as dg
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
-from ledgerline.dagster.released_models import drift_tables
-from ledgerline.dagster.released_models.comparing_predictions import by_feature, means_of
+from ledgerline.dagster.released_models.comparing_predictions import means_of
 from ledgerline.dagster.released_models.comparison_tables import as_markdown
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.drift_records import RequestsDrift
+from ledgerline.dagster.released_models.drift_tables import drift_metadata
 from ledgerline.dagster.released_models.training_reference import checked_predictions, training_reference
 from ledgerline.dagster.released_models.watch import Watch
 from ledgerline.dagster.request_log import RequestLogResource, require_logged
 from ledgerline.dagster.tracing import OTelResource
 from ledgerline.evaluation import drift, plots
-from ledgerline.evaluation.stability import psi_table
+from ledgerline.evaluation.stability import psi_by_column
 from ledgerline.registry.stages import PRODUCTION
 from ledgerline.registry.versions import Version
 from ledgerline.requests.logged_rows import inputs_of, outputs_of, redacted_columns
 from ledgerline.settings.extras import missing
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
 
 # The latest rows suffice: by chance alone the index of so many rows is below 0.001.
 MAX_ROWS = 200_000
@@ -71,35 +68,18 @@ def compare_requests(
             last_training_partition=reference.last_partition,
             training_rows=len(reference.rows),
             training_data=reference.as_recorded,
-            feature_psi=by_feature(psi_table(before, now, compared)),
-            gaps_psi=by_feature(psi_table(before.isna(), now.isna(), gaps)),
+            feature_psi=psi_by_column(before, now, compared),
+            gaps_psi=psi_by_column(before.isna(), now.isna(), gaps),
             not_logged=not_logged,
             score_psi=drift.scores_psi(model.kind, reference.prediction, prediction),
             mean_training_score=means_of(model, reference.prediction),
             mean_score=means_of(model, prediction),
         )
-    context.add_asset_metadata(
-        {
-            **{name: value for name, value in asdict(result).items() if isinstance(value, int | float | str)},
-            "largest_score_psi": max(result.score_psi.values()),
-            "not_logged": ", ".join(not_logged) or "none",
-            "scores": drift_tables.scores_table(
-                result.score_psi, result.mean_training_score, result.mean_score
-            ),
-            **_features(result),
-        }
-    )
+    context.add_asset_metadata({**drift_metadata(result), "not_logged": ", ".join(not_logged) or "none"})
     if not missing("plots"):
         samples = {"rows it was trained on": reference.prediction, "requests": prediction}
         context.add_asset_metadata({"scores_plot": as_markdown(plots.scores(model.kind, samples))})
     return result
-
-
-def _features(result: RequestsDrift) -> dict[str, dg.TableMetadataValue]:
-    """Return the table of columns; empty if no column is logged, because Dagster refuses empty tables."""
-    if not result.feature_psi:
-        return {}
-    return {"feature_psi": drift_tables.inputs_table(result.feature_psi, result.gaps_psi)}
 
 
 def _in_production(registry: ModelRegistryResource, model: ReleasedModel) -> Version:
@@ -112,7 +92,7 @@ def _in_production(registry: ModelRegistryResource, model: ReleasedModel) -> Ver
     return version
 
 
-def _answered_by(logged: "pd.DataFrame", version: Version) -> "pd.DataFrame":
+def _answered_by(logged: pd.DataFrame, version: Version) -> pd.DataFrame:
     """Return the rows that a version predicted.
 
     Raises:
@@ -129,10 +109,8 @@ def _answered_by(logged: "pd.DataFrame", version: Version) -> "pd.DataFrame":
     return rows
 
 
-def _responses(model: ReleasedModel, version: Version, rows: "pd.DataFrame") -> "NDArray[np.float64]":
+def _responses(model: ReleasedModel, version: Version, rows: pd.DataFrame) -> NDArray[np.float64]:
     """Return the predictions in the responses: an array without a name, or a column for each of its names."""
-    import pandas as pd
-
     outputs = outputs_of(rows)
     if not outputs:
         raise PermanentFailure(
@@ -150,11 +128,8 @@ def _responses(model: ReleasedModel, version: Version, rows: "pd.DataFrame") -> 
     return checked_predictions(model, f"the response of version {version.number}", answer, len(rows))
 
 
-def _typed_as(before: "pd.DataFrame", inputs: "pd.DataFrame", columns: list[str]) -> "pd.DataFrame":
+def _typed_as(before: pd.DataFrame, inputs: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """Return columns of requests with the types of the table: a client may send 5 for a float column."""
-    import pandas as pd
-    from pandas.api.types import is_numeric_dtype
-
     now = inputs[columns].copy()
     for name in columns:
         if is_numeric_dtype(before[name]) and not is_numeric_dtype(now[name]):

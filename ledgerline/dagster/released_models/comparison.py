@@ -1,17 +1,74 @@
-"""The asset that compares staging with production, and its checks. The alias is moved in production.py."""
+"""The asset that compares staging with production, with its configuration, its record and its checks.
+
+comparing.py compares, and production.py moves the alias.
+"""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from ledgerline.dagster.released_models.asset_of_spec import asset_of_spec
-from ledgerline.dagster.released_models.comparison_config import ComparisonConfig
 from ledgerline.dagster.released_models.declaration import ReleasedModel
-from ledgerline.dagster.released_models.evaluated_version import EvaluatedVersion
 from ledgerline.dagster.released_models.named_assets import storage_of
-from ledgerline.dagster.released_models.retries import RETRY
 from ledgerline.dagster.storage.io_managers import Records
 from ledgerline.evaluation.rulings import Ruling
+
+
+class ComparisonConfig(dg.Config):
+    """The versions that are compared, and the rows that they are compared on."""
+
+    version: int | None = Field(
+        default=None, ge=1, description="Version to evaluate. Default: the one in staging."
+    )
+    against: int | None = Field(
+        default=None, ge=1, description="Version to compare it with. Default: the one in production."
+    )
+    partition: str | None = Field(
+        default=None,
+        description=(
+            "Partition of the versions' asset (2013-07-01) whose evaluation rows are used. Default: the rows "
+            "that the version records."
+        ),
+    )
+    replay_since: str | None = Field(
+        default=None,
+        description=(
+            "Also replay the logged requests to the service since this time (2013-07-01T12:00:00; UTC unless "
+            "it has a time zone) with the version, and report how its predictions differ. Default: no replay."
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class EvaluatedVersion:
+    """The outcome of a comparison.
+
+    Attributes:
+        version: Version that was evaluated.
+        against: Version that it was compared with; None for a baseline.
+        rows: Number of rows that it was evaluated on.
+        rulings: Ruling of each gate, as `ledgerline.evaluation.rulings.Ruling`.
+        passed: True if it passed every gate.
+        evidence_sha256: Seal of the evidence.
+        evidence_run_id: MLflow run that stores the evidence and the report.
+        entry: Number of the entry in the journal of the model.
+        run_id: Dagster run of the comparison.
+        replay: Replay of logged requests, as `requests.replay.Replay`; None without a replay.
+    """
+
+    version: int
+    against: int | None
+    rows: int
+    rulings: list[dict[str, Any]]
+    passed: bool
+    evidence_sha256: str
+    evidence_run_id: str
+    entry: int
+    run_id: str
+    replay: dict[str, Any] | None = None
 
 
 def comparison_asset(model: ReleasedModel) -> dg.AssetsDefinition:
@@ -22,7 +79,6 @@ def comparison_asset(model: ReleasedModel) -> dg.AssetsDefinition:
         spec,
         io_manager_key="records",
         output_required=False,
-        retry_policy=RETRY,
         required_resource_keys={"mlflow", "registry", "request_log", storage_of(model.rows)},
     )
     def compare(

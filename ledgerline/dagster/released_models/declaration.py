@@ -116,8 +116,9 @@ class ReleasedModel:
             raise DeclarationError(
                 f"The name of a released model is {self.name!r}.", "Name the registered model in MLflow."
             )
-        for name in ("versions", "rows"):
-            self._require_one_asset(name)
+        for name, asset in (("versions", self.versions), ("rows", self.rows)):
+            if problem := several_problem(asset):
+                self._refuse(name, problem)
         self._require_columns()
         self._require_partitions()
         self._require_gates()
@@ -173,11 +174,6 @@ class ReleasedModel:
     def _constant(self, trained_on: "pd.DataFrame", rows: "pd.DataFrame") -> Any:
         return constant(self.kind, self.kind.outcomes(trained_on[self.outcome]), len(rows))
 
-    def _require_one_asset(self, name: str) -> None:
-        problem = several_problem(getattr(self, name))
-        if problem is not None:
-            self._refuse(name, problem)
-
     def _require_columns(self) -> None:
         known = declared_columns(self.rows)
         if known is None or self.read is not None:
@@ -224,7 +220,7 @@ class ReleasedModel:
             return
         known = None if self.read is not None else declared_columns(self.rows)
         try:
-            self.watch.require_fits(self.kind, self.rows_partitions, known, self.features, self.metrics)
+            self.watch.require_fits(self, known)
         except WatchError as error:
             self._refuse(f"watch.{error.field}", error.why)
         in_time = isinstance(self.versions.partitions_def, dg.TimeWindowPartitionsDefinition)

@@ -1,55 +1,27 @@
-"""Tables of drift, for the metadata in Dagster's UI."""
+"""Metadata of drift for Dagster's UI: numbers, which it plots over time, and tables."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 import dagster as dg
 
-from ledgerline.dagster.released_models.declaration import ReleasedModel
-from ledgerline.dagster.released_models.watch import Watch
+from ledgerline.dagster.released_models.drift_records import Drift
 
 
-def features_table(
-    model: ReleasedModel, watch: Watch, feature_psi: Mapping[str, float], gaps_psi: Mapping[str, float]
-) -> dg.TableMetadataValue:
-    """Return the index of each feature, and which of its numbers the check evaluates."""
-    by_psi = set(watch.evaluated_features(model.features))
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                {
-                    **_indices(name, psi, gaps_psi),
-                    "evaluated by": _evaluated_by(name in by_psi, name in watch.gaps),
-                }
-            )
-            for name, psi in feature_psi.items()
-        ]
-    )
+def drift_metadata(drift: Drift, evaluated_by: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the numbers of a record, with tables of its predictions and of its features.
 
-
-def inputs_table(feature_psi: Mapping[str, float], gaps_psi: Mapping[str, float]) -> dg.TableMetadataValue:
-    """Return the index of each column of requests."""
-    return dg.MetadataValue.table(
-        [dg.TableRecord(_indices(name, psi, gaps_psi)) for name, psi in feature_psi.items()]
-    )
-
-
-def scores_table(
-    score_psi: Mapping[str, float], mean_training_score: Mapping[str, float], mean_score: Mapping[str, float]
-) -> dg.TableMetadataValue:
-    """Return the index and the means of each column of predictions."""
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                {
-                    "prediction": name,
-                    "psi": round(psi, 4),
-                    "mean over training rows": f"{mean_training_score[name]:.6g}",
-                    "mean": f"{mean_score[name]:.6g}",
-                }
-            )
-            for name, psi in score_psi.items()
-        ]
-    )
+    Args:
+        drift: Record.
+        evaluated_by: Numbers that a check evaluates, by feature; None if no check evaluates features.
+    """
+    numbers = {name: value for name, value in asdict(drift).items() if isinstance(value, int | float | str)}
+    tables = {"scores": dg.MetadataValue.table([_score(drift, name) for name in drift.score_psi])}
+    if drift.feature_psi:  # Dagster refuses empty tables
+        features = [_feature(drift, name, evaluated_by) for name in drift.feature_psi]
+        tables["feature_psi"] = dg.MetadataValue.table(features)
+    return {**numbers, "largest_score_psi": drift.largest_score_psi, **tables}
 
 
 def outcomes_table(predicted: Mapping[str, float], observed: Mapping[str, float]) -> dg.TableMetadataValue:
@@ -64,10 +36,20 @@ def outcomes_table(predicted: Mapping[str, float], observed: Mapping[str, float]
     )
 
 
-def _evaluated_by(psi: object, gaps: object) -> str:
-    return " and ".join(name for name, is_so in (("psi", psi), ("gaps", gaps)) if is_so) or "nothing"
+def _score(drift: Drift, name: str) -> dg.TableRecord:
+    return dg.TableRecord(
+        {
+            "prediction": name,
+            "psi": round(drift.score_psi[name], 4),
+            "mean over training rows": f"{drift.mean_training_score[name]:.6g}",
+            "mean": f"{drift.mean_score[name]:.6g}",
+        }
+    )
 
 
-def _indices(name: str, psi: float, gaps_psi: Mapping[str, float]) -> dict[str, str | float]:
-    gaps = round(gaps_psi[name], 4) if name in gaps_psi else ""
-    return {"feature": name, "psi": round(psi, 4), "psi of gaps": gaps}
+def _feature(drift: Drift, name: str, evaluated_by: Mapping[str, str] | None) -> dg.TableRecord:
+    gaps = round(drift.gaps_psi[name], 4) if name in drift.gaps_psi else ""
+    indices = {"feature": name, "psi": round(drift.feature_psi[name], 4), "psi of gaps": gaps}
+    return dg.TableRecord(
+        indices if evaluated_by is None else {**indices, "evaluated by": evaluated_by[name]}
+    )

@@ -1,7 +1,6 @@
 """The rows of a released model that a version was trained on, and those that it is evaluated on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -9,7 +8,7 @@ import dagster as dg
 from ledgerline.dagster.failures import PermanentFailure, permanent_failures
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.named_assets import storage_of
-from ledgerline.dagster.released_models.stored_tables import read_table
+from ledgerline.dagster.released_models.stored_tables import read_table, require_columns
 from ledgerline.dagster.storage import digests
 from ledgerline.dagster.storage.io_managers import Tables
 from ledgerline.dagster.tracking import Dataset
@@ -19,19 +18,6 @@ from ledgerline.registry.versions import Version
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class EvaluationRows:
-    """The rows that two versions are compared on.
-
-    Attributes:
-        keys: Partitions of the rows, in order; empty if the rows are not partitioned.
-        rows: The rows; each has an outcome.
-    """
-
-    keys: Sequence[str]
-    rows: "pd.DataFrame"
 
 
 def partitions_of(model: ReleasedModel, instance: dg.DagsterInstance) -> RowPartitions:
@@ -82,8 +68,8 @@ def keys_to_evaluate_on(
 
 def read_evaluation_rows(
     context: dg.AssetExecutionContext, model: ReleasedModel, keys: Sequence[str], staging: Version
-) -> EvaluationRows:
-    """Read the rows to compare versions on.
+) -> "pd.DataFrame":
+    """Read the rows to compare versions on; each has an outcome.
 
     Raises:
         PermanentFailure: Some rows are not stored, or lack a column.
@@ -91,7 +77,7 @@ def read_evaluation_rows(
     rows = _with_outcome(model, read_rows(context, model, keys, f"{named(staging)} is compared on"))
     if model.holdout is not None:
         rows = rows[model.holdout.is_held_out(rows)].reset_index(drop=True)
-    return EvaluationRows(keys, rows)
+    return rows
 
 
 def read_training_rows(
@@ -124,23 +110,16 @@ def read_rows(
     return read_table(context, model.rows, keys, purpose)
 
 
-def described(model: ReleasedModel, evaluated: EvaluationRows, source: str) -> Dataset:
-    """Return the name of the rows and the hash of their content, for MLflow."""
+def described(
+    context: dg.AssetExecutionContext, model: ReleasedModel, keys: Sequence[str], rows: "pd.DataFrame"
+) -> Dataset:
+    """Return the name, the digest and the location of rows of these partitions, for MLflow."""
     name = model.rows_key.to_user_string()
-    if evaluated.keys:
-        ends = dict.fromkeys([evaluated.keys[0], evaluated.keys[-1]])
-        name = f"{name} {' to '.join(ends)}"
-    return Dataset(
-        name=name, sha256=digests.frame_sha256(evaluated.rows), source=source, rows=len(evaluated.rows)
-    )
-
-
-def source_of(context: dg.AssetExecutionContext, model: ReleasedModel) -> str:
-    """Return the location of the rows: their folder if it is known, or else their asset key."""
     storage = getattr(context.resources, storage_of(model.rows))
-    if isinstance(storage, Tables):
-        return str(storage.folder_of(model.rows_key))
-    return f"dagster://{model.rows_key.to_user_string()}"
+    source = str(storage.folder_of(model.rows_key)) if isinstance(storage, Tables) else f"dagster://{name}"
+    if keys:
+        name = f"{name} {' to '.join(dict.fromkeys([keys[0], keys[-1]]))}"
+    return Dataset(name=name, sha256=digests.frame_sha256(rows), source=source, rows=len(rows))
 
 
 def _keys(
@@ -192,11 +171,5 @@ def _with_outcome(model: ReleasedModel, rows: "pd.DataFrame") -> "pd.DataFrame":
     needed = [model.outcome, *model.slices, *model.features]
     needed += [model.clusters] if isinstance(model.clusters, str) else []
     needed += model.holdout.by if model.holdout is not None else []
-    missing = [column for column in needed if column not in rows]
-    if missing:
-        raise PermanentFailure(
-            f"{model.rows_key.to_user_string()} has no column {missing[0]!r}, which the declaration of "
-            f"{model.name} names.",
-            f"Its columns are {', '.join(map(str, rows.columns))}.",
-        )
+    require_columns(model.rows_key, rows, needed, f"which the declaration of {model.name} names")
     return rows[rows[model.outcome].notna()].reset_index(drop=True)

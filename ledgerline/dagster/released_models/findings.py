@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
+import pandas as pd
 
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.released_models.contenders import Contender, row_latencies
@@ -15,7 +16,6 @@ from ledgerline.dagster.released_models.evaluation_rows import (
     partitions_of,
     read_evaluation_rows,
     read_training_rows,
-    source_of,
 )
 from ledgerline.dagster.tracking import Dataset
 from ledgerline.evaluation import comparison, policy, signatures, stability
@@ -35,9 +35,6 @@ from ledgerline.registry.versions import (
     Version,
 )
 from ledgerline.requests.replay import Replay
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PROVENANCE_TAGS = (
     PARTITION_TAG,
@@ -94,32 +91,25 @@ def compared_versions(
     staging: Contender,
     production: Contender | None,
 ) -> Findings:
-    """Predict rows with both versions, and compare the predictions.
-
-    Args:
-        context: Context of the step.
-        model: Declaration of the model.
-        keys: Partitions that neither version was trained on; empty if the rows have none.
-        staging: Version that may be promoted.
-        production: Version that it is compared with; None for the baseline.
+    """Predict rows of these partitions with both versions, and compare the predictions.
 
     Raises:
         PermanentFailure: Rows are missing or too few, or a model cannot predict them.
     """
     partitions = partitions_of(model, context.instance)
-    evaluated = read_evaluation_rows(context, model, keys, staging.version)
+    rows = read_evaluation_rows(context, model, keys, staging.version)
     trained_on = read_training_rows(context, model, partitions, staging.version)
-    compared = _compared(model, evaluated.rows, trained_on, staging, production)
-    latency = row_latencies(staging, production, evaluated.rows)
+    compared = _compared(model, rows, trained_on, staging, production)
+    latency = row_latencies(staging, production, rows)
     differing = signatures.problems(staging.signature, production.signature if production else None)
     training_psi = None
     if production is not None and model.features:
         before = read_training_rows(context, model, partitions, production.version)
-        training_psi = _psi(before, trained_on, model.features)
+        training_psi = stability.psi_by_column(before, trained_on, model.features)
     return Findings(
         staging=staging,
         production=production,
-        holdout=described(model, evaluated, source_of(context, model)),
+        holdout=described(context, model, keys, rows),
         keys=keys,
         compared=compared,
         latency=latency,
@@ -187,8 +177,8 @@ def evaluation_of(
 
 def _compared(
     model: ReleasedModel,
-    rows: "pd.DataFrame",
-    trained_on: "pd.DataFrame",
+    rows: pd.DataFrame,
+    trained_on: pd.DataFrame,
     staging: Contender,
     production: Contender | None,
 ) -> Comparison:
@@ -211,11 +201,6 @@ def _compared(
     except ComparisonError as error:
         remedy = "Compare on other rows." if model.holdout else "Compare on another partition."
         raise PermanentFailure(str(error), remedy) from error
-
-
-def _psi(production: "pd.DataFrame", staging: "pd.DataFrame", features: Sequence[str]) -> dict[str, float]:
-    table = stability.psi_table(production, staging, features)
-    return {str(row["feature"]): float(row["psi"]) for row in table.to_dict("records")}
 
 
 def _provenance(version: Version) -> dict[str, str]:

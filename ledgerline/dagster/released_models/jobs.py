@@ -1,7 +1,6 @@
 """The jobs of a released model."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import dagster as dg
 
@@ -11,24 +10,12 @@ if TYPE_CHECKING:
     from ledgerline.ledger.dagster_internals import UnresolvedAssetJobDefinition
 
 
-@dataclass(frozen=True)
-class ReleaseJobs:
-    """The jobs of a released model.
-
-    Attributes:
-        compare: Job that compares the version in staging with production.
-        promote: Job that promotes or rolls back.
-        release: Job that compares, and promotes a version that passes every gate.
-    """
+class ReleaseJobs(NamedTuple):
+    """The jobs of a released model; their descriptions are below."""
 
     compare: "UnresolvedAssetJobDefinition"
     promote: "UnresolvedAssetJobDefinition"
     release: "UnresolvedAssetJobDefinition"
-
-    @property
-    def all(self) -> "tuple[UnresolvedAssetJobDefinition, ...]":
-        """The three jobs."""
-        return self.compare, self.promote, self.release
 
 
 def release_jobs(model: ReleasedModel) -> ReleaseJobs:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import dagster as dg
 
@@ -35,6 +35,9 @@ CURSOR_KEYS = {
     "inconsistencies": "found",
 }
 _ATTRIBUTES = {key: name for name, key in CURSOR_KEYS.items()}
+
+
+State = TypeVar("State", bound="Seen")
 
 
 @dataclass(frozen=True)
@@ -157,13 +160,18 @@ class Seen:
 
 
 def poll(
-    context: dg.SensorEvaluationContext, registry: ModelRegistryResource, model: str, seen: Seen
-) -> Poll | None:
-    """Poll the registry in one call; return None if it is not due yet, or the model does not exist.
+    context: dg.SensorEvaluationContext, registry: ModelRegistryResource, model: str, state: type[State]
+) -> tuple[State, Poll] | None:
+    """Poll the registry in one call.
+
+    Returns:
+        State of the sensor for the model that has the name now, and the result of the poll; None if it is not
+        due yet, or the model does not exist.
 
     Raises:
         PermanentFailure: The registry cannot be reached.
     """
+    seen = state.from_cursor(context.cursor)
     now, notified = time.time(), notified_at(context.instance)
     if not seen.is_due(now, notified, registry.poll_seconds):
         return None
@@ -172,7 +180,14 @@ def poll(
         return None
     alias_state = alias_states[model]
     newest = max(each.created for each in alias_states.values())
-    return Poll(alias_state.aliases, alias_state.journal_entry, now, notified, alias_state.created, newest)
+    current = Poll(alias_state.aliases, alias_state.journal_entry, now, notified, alias_state.created, newest)
+    return seen.about(current), current
+
+
+def is_in_progress(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Return whether a run may still write events."""
+    run = instance.get_run_by_id(run_id)
+    return run is not None and not run.is_finished
 
 
 def run_key(model: str, entry: Entry) -> str:

@@ -16,7 +16,6 @@ from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.registry import ModelRegistryResource
 from ledgerline.dagster.released_models.asset_of_spec import asset_of_spec
 from ledgerline.dagster.released_models.declaration import ReleasedModel
-from ledgerline.dagster.released_models.retries import REGISTRY_POOL, RETRY
 from ledgerline.registry.history import OUTSIDE, Entry, Move
 from ledgerline.registry.moves import MoveRefusedError
 from ledgerline.registry.promotion import (
@@ -29,12 +28,16 @@ from ledgerline.registry.promotion import (
 )
 from ledgerline.registry.registry import Model
 from ledgerline.registry.stages import STAGING
+from ledgerline.registry.versions import Version
 
 # Metadata of a materialisation: the number of the journal's entry, and the time of the move.
 ENTRY = "journal_entry"
 MOVED_AT = "moved_at"
 
 AS_RECORDED = "registry_as_recorded"
+
+# Only one step at a time may move aliases of the registry.
+REGISTRY_POOL = "model_registry"
 
 # Metadata of an observation: why production was not moved. Each is a result, and not a failure.
 DECISION = "decision"
@@ -85,7 +88,6 @@ def production_asset(model: ReleasedModel) -> dg.AssetsDefinition:
     @asset_of_spec(
         spec.merge_attributes(metadata=model.names.as_metadata()),
         output_required=False,
-        retry_policy=RETRY,
         pool=REGISTRY_POOL,
     )
     def move_production(
@@ -129,13 +131,11 @@ def _move(
     if config.action == Action.rollback:
         moved = registered.rollback(config.version, request)
     else:
-        number = config.version or _staging(registered, model)
+        number = config.version or staged_version(registered, model).number
         try:
             moved = registered.promote(number, request, config.mode or registry.promotion)
         except tuple(DECISIONS) as error:
-            why = clean(str(error))
-            context.log.warning(why)
-            context.log_event(_not_moved(model, number, DECISIONS[type(error)], why))
+            report_not_moved(context, number, DECISIONS[type(error)], clean(str(error)))
             return
     context.log.info(
         f"{model.name} version {moved.version} is in production; the version before was {moved.before}"
@@ -143,11 +143,11 @@ def _move(
     yield dg.MaterializeResult(metadata=metadata_of(moved), data_version=dg.DataVersion(str(moved.version)))
 
 
-def _not_moved(model: ReleasedModel, version: int, decision: str, why: str) -> dg.AssetObservation:
-    """Return the observation that production was not moved, with the reason."""
-    return dg.AssetObservation(
-        model.names.production, description=why, metadata={DECISION: decision, "version": version}
-    )
+def report_not_moved(context: dg.AssetExecutionContext, version: int, decision: str, why: str) -> None:
+    """Report as an observation of the step's asset that a version is not moved to production, and why."""
+    context.log.warning(why)
+    metadata = {DECISION: decision, "version": version}
+    context.log_event(dg.AssetObservation(context.asset_key, description=why, metadata=metadata))
 
 
 def as_recorded(inconsistencies: Sequence[str]) -> dg.AssetCheckResult:
@@ -206,11 +206,16 @@ def materialisation_of(production: dg.AssetKey, entry: Entry) -> dg.AssetMateria
     )
 
 
-def _staging(registered: Model, model: ReleasedModel) -> int:
+def staged_version(registered: Model, model: ReleasedModel) -> Version:
+    """Return the version in staging.
+
+    Raises:
+        PermanentFailure: No version is in staging.
+    """
     version = registered.version_with_alias(STAGING)
     if version is None:
         raise PermanentFailure(
             f"No version of {model.name} carries the alias {STAGING}.",
             f"Name a version, or register one: materialise {model.versions_key.to_user_string()}.",
         )
-    return version.number
+    return version

@@ -22,6 +22,7 @@ from ledgerline.dagster.released_models.polls import (
     NOT_YET,
     NOTHING_NEW,
     Seen,
+    is_in_progress,
     poll,
     run_key,
 )
@@ -92,11 +93,10 @@ def _tick(
 ) -> dg.SensorResult | dg.SkipReason:
     """Materialise moves of the alias that no run has materialised, start the runs that follow, and alert."""
     names = model.names
-    seen = SeenProduction.from_cursor(context.cursor)
-    current = poll(context, registry, names.model, seen)
-    if current is None:
+    polled = poll(context, registry, names.model, SeenProduction)
+    if polled is None:
         return dg.SkipReason(NOT_YET)
-    seen = seen.about(current)
+    seen, current = polled
     if not seen.is_to_read(current):
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(current).cursor)
     try:
@@ -126,18 +126,20 @@ def _tick(
     requests = []
     alerted, problem = up_to, ""
     if seen.materialised is not None:  # at the first poll, every move is in the past
-        requests = _after(context.instance, model, ready[-1][0]) if ready and is_all else []
+        if model.after_promotion is not None and ready and is_all:
+            key = run_key(model.name, ready[-1][0])
+            requests = model.after_promotion.requests(context.instance, key)
         alerted, problem = _alert(alerts, names.model, moves, seen.alerted, up_to)
     has_more = not is_all or alerted < up_to
     after = seen.after_reading(current, history.head, has_more=has_more)
     after = replace(after, seal=history.seal, materialised=up_to, alerted=alerted)
     if problem:
         context.log.warning(problem)
-    if requests:
-        return dg.SensorResult(run_requests=requests, asset_events=events, cursor=after.cursor)
     waiting = "" if is_all else "A run in progress is about to materialise its move."
+    reason = problem or waiting or f"{len(events)} moves were materialised."
     return dg.SensorResult(
-        skip_reason=problem or waiting or f"{len(events)} moves were materialised.",
+        run_requests=requests,
+        skip_reason=None if requests else reason,
         asset_events=events,
         cursor=after.cursor,
     )
@@ -145,10 +147,8 @@ def _tick(
 
 def _will_materialise(instance: dg.DagsterInstance, move: Move, end: End) -> bool:
     """Return whether the run that moved the alias is in progress, and will therefore materialise it."""
-    if not move.run_id or datetime.now(UTC) - end.at > MATERIALISED_WITHIN:
-        return False
-    run = instance.get_run_by_id(move.run_id)
-    return run is not None and not run.is_finished
+    is_recent = datetime.now(UTC) - end.at <= MATERIALISED_WITHIN
+    return bool(move.run_id) and is_recent and is_in_progress(instance, move.run_id)
 
 
 def _materialised(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[tuple[int, int]]:
@@ -168,13 +168,6 @@ def _materialised(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[tuple
             return keys
 
 
-def _after(instance: dg.DagsterInstance, model: ReleasedModel, entry: Entry) -> list[dg.RunRequest]:
-    """Return the runs that follow a promotion, which this entry records."""
-    if model.after_promotion is None:
-        return []
-    return model.after_promotion.requests(instance, run_key(model.name, entry))
-
-
 def _alert(
     alerts: AlertResource, model: str, moves: Sequence[MoveEntry], alerted: int, up_to: int
 ) -> tuple[int, str]:
@@ -187,10 +180,8 @@ def _alert(
     for entry, move, end in moves:
         if alerted < entry.number <= up_to:
             if time.monotonic() > deadline:
-                return (
-                    alerted,
-                    f"The alert address is slow: alerts were sent for moves up to entry {alerted}.",
-                )
+                problem = f"The alert address is slow: alerts were sent for moves up to entry {alerted}."
+                return alerted, problem
             try:
                 alerts.tell(model, entry, move, end)
             except AlertError as error:

@@ -53,11 +53,10 @@ def _tick(
     An inconsistency that only one poll finds is not reported, because an alias was probably being moved or
     recorded at that time.
     """
-    seen = SeenDrift.from_cursor(context.cursor)
-    current = poll(context, registry, names.model, seen)
-    if current is None:
+    polled = poll(context, registry, names.model, SeenDrift)
+    if polled is None:
         return dg.SkipReason(NOT_YET)
-    seen = seen.about(current)
+    seen, current = polled
     # A notification may be caused by a changed tag, which a poll does not read.
     if not seen.is_to_read(current) and current.notified_at == seen.notified_at:
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(current).cursor)

@@ -7,9 +7,8 @@ import dagster as dg
 
 from ledgerline.dagster.released_models.comparison import comparison_asset, gate_checks
 from ledgerline.dagster.released_models.declaration import DeclarationError, ReleasedModel
-from ledgerline.dagster.released_models.drift_checks import drift_checks
 from ledgerline.dagster.released_models.jobs import release_jobs, watch_jobs
-from ledgerline.dagster.released_models.predictions_drift import drift_asset
+from ledgerline.dagster.released_models.predictions_drift import drift_asset, drift_checks
 from ledgerline.dagster.released_models.production import production_asset, recorded_check
 from ledgerline.dagster.released_models.production_sensor import production_sensor
 from ledgerline.dagster.released_models.registry_drift_sensor import drift_sensor
@@ -46,7 +45,7 @@ def released(*models: ReleasedModel) -> dg.Definitions:
             )
     watched = [(model, model.watch) for model in models if model.watch is not None]
     jobs_of = {model.name: release_jobs(model) for model in models}
-    jobs = [job for model in models for job in (*jobs_of[model.name].all, *watch_jobs(model))]
+    jobs = [job for model in models for job in (*jobs_of[model.name], *watch_jobs(model))]
     _require_different(models, [job.name for job in jobs])
     return dg.Definitions(
         assets=[

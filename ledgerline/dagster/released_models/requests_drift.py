@@ -9,10 +9,9 @@ import dagster as dg
 
 from ledgerline.dagster.released_models.asset_of_spec import asset_of_spec
 from ledgerline.dagster.released_models.declaration import ReleasedModel
-from ledgerline.dagster.released_models.drift_checks import scores_finding
 from ledgerline.dagster.released_models.drift_records import RequestsDrift, RequestsDriftConfig
 from ledgerline.dagster.released_models.named_assets import storage_of
-from ledgerline.dagster.released_models.retries import RETRY
+from ledgerline.dagster.released_models.predictions_drift import scores_finding
 from ledgerline.dagster.released_models.watch import SCORES_STABLE, Watch
 from ledgerline.dagster.storage.io_managers import Records
 
@@ -24,7 +23,6 @@ def requests_drift_asset(model: ReleasedModel, watch: Watch) -> dg.AssetsDefinit
     @asset_of_spec(
         spec,
         io_manager_key="records",
-        retry_policy=RETRY,
         required_resource_keys={"registry", "request_log", "otel", storage_of(model.rows)},
     )
     def requests_drift(context: dg.AssetExecutionContext, config: RequestsDriftConfig) -> RequestsDrift:
@@ -49,13 +47,7 @@ def requests_drift_check(model: ReleasedModel, watch: Watch) -> dg.AssetChecksDe
     def requests_scores_stable(records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
         """Evaluate the drift of requests, unless there are too few of them."""
         drift = records.read(key, None, RequestsDrift)
-        finding = scores_finding(
-            drift.score_psi,
-            drift.mean_score,
-            drift.mean_training_score,
-            watch.max_score_psi,
-            f"in {drift.requests:,} requests",
-        )
+        finding = scores_finding(watch, drift, f"in {drift.requests:,} requests")
         metadata = {"version": drift.version, "requests": drift.requests, **finding.details}
         if drift.requests < watch.min_requests:
             text = f"Not evaluated: {drift.requests:,} requests; at least {watch.min_requests:,} are needed"

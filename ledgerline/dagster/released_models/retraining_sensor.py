@@ -1,4 +1,4 @@
-"""The sensor that starts training after predictions have drifted. drift_checks.py checks for drift."""
+"""The sensor that starts training after predictions have drifted. predictions_drift.py checks for it."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from ledgerline.dagster.released_models.declaration import ReleasedModel
-from ledgerline.dagster.released_models.drift_checks import PARTITION_METADATA
-from ledgerline.dagster.released_models.watch import SCORES_STABLE, RetrainOnDrift, Watch
+from ledgerline.dagster.released_models.polls import is_in_progress
+from ledgerline.dagster.released_models.predictions_drift import PARTITION_METADATA
+from ledgerline.dagster.released_models.watch import FEATURES_STABLE, RetrainOnDrift, Watch
 
 if TYPE_CHECKING:
     from ledgerline.ledger.dagster_internals import AssetCheckExecutionRecord
@@ -35,19 +36,11 @@ def retraining_sensor(model: ReleasedModel, watch: Watch, retrain: RetrainOnDrif
         ),
     )
     def retrain_on_drift(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _tick(context, model, watched_checks(model, watch), retrain)
+        # The check of features is left out: the model may be as good as before, although they have changed.
+        names = [name for name in watch.checks(model.kind, model.features) if name != FEATURES_STABLE]
+        return _tick(context, model, [dg.AssetCheckKey(model.names.drift, name) for name in names], retrain)
 
     return retrain_on_drift
-
-
-def watched_checks(model: ReleasedModel, watch: Watch) -> list[dg.AssetCheckKey]:
-    """Return the checks whose failure starts training.
-
-    The check of features is not one of them: the model may be as good as before, although they have changed.
-    """
-    outcomes = watch.outcome_check(model.kind)
-    names = [SCORES_STABLE, *([outcomes] if outcomes is not None else [])]
-    return [dg.AssetCheckKey(model.names.drift, name) for name in names]
 
 
 def _tick(
@@ -67,7 +60,8 @@ def _tick(
     failed = failed_partitions(executions)
     if not failed:
         return dg.SensorResult(skip_reason=NOTHING_FAILED, cursor=cursor)
-    keys = _keys(model)
+    definition = model.versions.partitions_def
+    keys = [] if definition is None else list(definition.get_partition_keys())
     following = dict(pairwise(keys))
     with_next = [partition for partition in failed if partition in following]
     waits = bool(keys) and keys[-1] in failed and _grows(model)
@@ -116,11 +110,6 @@ def _grows(model: ReleasedModel) -> bool:
     return end is None or end > datetime.now(UTC)
 
 
-def _keys(model: ReleasedModel) -> list[str]:
-    definition = model.versions.partitions_def
-    return [] if definition is None else list(definition.get_partition_keys())
-
-
 def executions_after(
     instance: dg.DagsterInstance, check: dg.AssetCheckKey, seen: int
 ) -> "list[AssetCheckExecutionRecord]":
@@ -146,15 +135,9 @@ def final_until(
     """
     numbers = {each.id: each for each in executions}
     for number, each in sorted(numbers.items()):
-        if result_of(each) is None and is_under_way(instance, each.run_id):
+        if result_of(each) is None and is_in_progress(instance, each.run_id):
             return number - 1
     return max(numbers, default=seen)
-
-
-def is_under_way(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Return whether a run may still write events."""
-    run = instance.get_run_by_id(run_id)
-    return run is not None and not run.is_finished
 
 
 def failed_partitions(executions: "Sequence[AssetCheckExecutionRecord]") -> dict[str, set[str]]:

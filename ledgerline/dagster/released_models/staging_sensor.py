@@ -90,11 +90,10 @@ def staging_sensor(model: ReleasedModel, jobs: ReleaseJobs) -> dg.SensorDefiniti
 def _tick(
     context: dg.SensorEvaluationContext, names: ReleaseNames, registry: ModelRegistryResource
 ) -> dg.SensorResult | dg.SkipReason:
-    seen = SeenStaging.from_cursor(context.cursor)
-    current = poll(context, registry, names.model, seen)
-    if current is None:
+    polled = poll(context, registry, names.model, SeenStaging)
+    if polled is None:
         return dg.SkipReason(NOT_YET)
-    seen = seen.about(current)
+    seen, current = polled
     approvers = _approvers(registry, names.model, seen.waiting)
     if not approvers and not seen.is_to_read(current):
         return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=seen.after(current).cursor)
@@ -122,14 +121,11 @@ def _tick(
         waiting={version: evidence for version, evidence in waiting.items() if evidence not in requested},
         requested=sorted(requested),
     )
-    if requests:
-        return dg.SensorResult(run_requests=requests, cursor=after.cursor)
-    if releases:
-        versions = ", ".join(str(version) for _, version in releases)
-        return dg.SensorResult(
-            skip_reason=f"Versions to release after the run in progress: {versions}.", cursor=after.cursor
-        )
-    return dg.SensorResult(skip_reason=NOTHING_NEW, cursor=after.cursor)
+    versions = ", ".join(str(version) for _, version in releases)
+    reason = f"Versions to release after the run in progress: {versions}." if releases else NOTHING_NEW
+    return dg.SensorResult(
+        run_requests=requests, skip_reason=None if requests else reason, cursor=after.cursor
+    )
 
 
 def _to_release(history: History, released: int | None) -> list[tuple[int, int]]:
@@ -164,11 +160,8 @@ def _release(names: ReleaseNames, history: History, number: int, version: int) -
 
 def _is_releasing(instance: dg.DagsterInstance, names: ReleaseNames) -> bool:
     """Return whether a run of the job is in progress."""
-    recent = dg.RunsFilter(
-        job_name=names.release_job,
-        statuses=UNDER_WAY,
-        created_after=datetime.now(UTC) - RELEASED_WITHIN,
-    )
+    since = datetime.now(UTC) - RELEASED_WITHIN
+    recent = dg.RunsFilter(job_name=names.release_job, statuses=UNDER_WAY, created_after=since)
     return bool(instance.get_run_ids(recent, limit=1))
 
 
@@ -190,13 +183,12 @@ def _approved(names: ReleaseNames, history: History, approved: int) -> dict[str,
 
 def _tagged(names: ReleaseNames, history: History, approvers: Mapping[str, str]) -> dict[str, dg.RunRequest]:
     """Return runs for approvals by a tag in MLflow, by run key, as for approvals in the journal."""
+    reason = f"tag {APPROVED_BY_TAG} in MLflow"
     requests = {}
     for version, evidence in _waiting(history).items():
         evaluation = history.evaluation(int(version))
         if version in approvers and evaluation is not None and evaluation.evidence == evidence:
-            request = _promotion(
-                names, history, evaluation, approvers[version], f"tag {APPROVED_BY_TAG} in MLflow"
-            )
+            request = _promotion(names, history, evaluation, approvers[version], reason)
             requests[request.run_key or ""] = request
     return requests
 
@@ -204,18 +196,13 @@ def _tagged(names: ReleaseNames, history: History, approvers: Mapping[str, str])
 def _promotion(
     names: ReleaseNames, history: History, evaluation: Evaluation, approver: str, reason: str
 ) -> dg.RunRequest:
-    config = {
-        "version": evaluation.version,
-        "mode": Mode.approved.name,
-        "approver": approver,
-        "reason": reason,
-    }
+    approval = {"mode": Mode.approved.name, "approver": approver, "reason": reason}
     return dg.RunRequest(
         # The key stays the same, however often and by whatever means the version is approved, until
         # production moves. Each comparison has different evidence, even for a model that was registered anew.
         run_key=f"{names.model}-{_last_move(history)}-{evaluation.evidence}",
         job_name=names.promote_job,
-        run_config={"ops": {names.production_op: {"config": config}}},
+        run_config={"ops": {names.production_op: {"config": {"version": evaluation.version, **approval}}}},
     )
 
 

@@ -2,21 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import dagster as dg
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.evaluation_rows import read_rows
-from ledgerline.dagster.released_models.stored_tables import read_table, stored_partitions
+from ledgerline.dagster.released_models.stored_tables import read_table, require_columns, stored_partitions
 from ledgerline.dagster.released_models.training_reference import checked_predictions
 from ledgerline.dagster.released_models.watch import Watch
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
 
 # Column with the row number of a prediction during the join. Tables are unlikely to have this name.
 _PLACE = "$place"
@@ -35,8 +32,8 @@ class StoredPredictions:
 
     version: int
     rows_by_version: dict[int, int]
-    rows: "pd.DataFrame"
-    prediction: "NDArray[np.float64]"
+    rows: pd.DataFrame
+    prediction: NDArray[np.float64]
 
 
 def stored_predictions(
@@ -44,12 +41,7 @@ def stored_predictions(
 ) -> StoredPredictions:
     """Read the predictions of the step's partition, and their rows.
 
-    Args:
-        context: Context of the step.
-        model: Declaration of the model.
-        watch: Watch of the model.
-        version: Version whose predictions are read; None for the version with most rows, or the latest of
-            several with as many.
+    Without a version, they are those of the version with most rows, or of the latest of several with as many.
 
     Raises:
         PermanentFailure: There is no prediction, some have no row, or they are of another kind.
@@ -57,7 +49,8 @@ def stored_predictions(
     keys, row_keys = _keys(context, model, watch)
     asset = watch.predictions.key.to_user_string()
     table = read_table(context, watch.predictions, keys, "Drift is computed from")
-    _require_columns(watch, table)
+    needed = (*watch.join, *watch.answers, watch.version)
+    require_columns(watch.predictions.key, table, needed, "which its watch names")
     rows = read_rows(context, model, row_keys, f"{asset} predicts")
     joined = _joined(model, watch, table, rows)
     lost = len(table) - len(joined)
@@ -90,7 +83,7 @@ def stored_predictions(
     return StoredPredictions(chosen, counted, joined, prediction)
 
 
-def rows_by_version(versions: "pd.Series") -> dict[int, int]:
+def rows_by_version(versions: pd.Series) -> dict[int, int]:
     """Return the number of rows of each version: most first, and for equal numbers the later version."""
     counts = versions.value_counts().sort_index(ascending=False)
     counts = counts.sort_values(ascending=False, kind="stable")
@@ -121,17 +114,10 @@ def _keys(
     return keys if has_partitions else (), keys if model.rows_partitions is not None else ()
 
 
-def _joined(
-    model: ReleasedModel, watch: Watch, table: "pd.DataFrame", rows: "pd.DataFrame"
-) -> "pd.DataFrame":
+def _joined(model: ReleasedModel, watch: Watch, table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the row of each prediction, with the row number of the prediction."""
     name = model.rows_key.to_user_string()
-    missing = [column for column in watch.join if column not in rows]
-    if missing:
-        raise PermanentFailure(
-            f"{name} has no column {missing[0]!r}, which joins predictions to rows.",
-            f"Its columns are {', '.join(map(str, rows.columns))}.",
-        )
+    require_columns(model.rows_key, rows, watch.join, "which joins predictions to rows")
     _require_once(watch.join, rows, name)
     placed = table[list(watch.join)].assign(**{_PLACE: range(len(table))})
     try:
@@ -144,16 +130,7 @@ def _joined(
         ) from error
 
 
-def _require_columns(watch: Watch, table: "pd.DataFrame") -> None:
-    missing = [name for name in (*watch.join, *watch.answers, watch.version) if name not in table]
-    if missing:
-        raise PermanentFailure(
-            f"{watch.predictions.key.to_user_string()} has no column {missing[0]!r}, which its watch names.",
-            f"Its columns are {', '.join(map(str, table.columns))}.",
-        )
-
-
-def _require_once(join: Sequence[str], rows: "pd.DataFrame", name: str) -> None:
+def _require_once(join: Sequence[str], rows: pd.DataFrame, name: str) -> None:
     again = int(rows.duplicated(list(join)).sum())
     if again:
         raise PermanentFailure(
@@ -162,9 +139,7 @@ def _require_once(join: Sequence[str], rows: "pd.DataFrame", name: str) -> None:
         )
 
 
-def _versions(watch: Watch, table: "pd.DataFrame") -> "pd.Series":
-    import pandas as pd
-
+def _versions(watch: Watch, table: pd.DataFrame) -> pd.Series:
     column = table[watch.version]
     numbers = pd.to_numeric(column, errors="coerce").astype("Float64")
     known = numbers.notna() & (numbers % 1 == 0).fillna(False)

@@ -1,6 +1,6 @@
 """Reads the tables that a declaration names, with the IO managers that store them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -47,6 +47,26 @@ def read_table(
         return context.load_asset_value(asset.key, python_type=pd.DataFrame)
     parts = [context.load_asset_value(asset.key, python_type=pd.DataFrame, partition_key=key) for key in keys]
     return pd.concat(parts, ignore_index=True)
+
+
+def require_columns(asset: dg.AssetKey, table: "pd.DataFrame", columns: Iterable[str], why: str) -> None:
+    """Refuse a table that lacks one of these columns.
+
+    Args:
+        asset: Key of the table, for the message.
+        table: Rows of the table.
+        columns: Needed columns.
+        why: Reason why they are needed, as a relative clause.
+
+    Raises:
+        PermanentFailure: A column is missing; the message lists those of the table.
+    """
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise PermanentFailure(
+            f"{asset.to_user_string()} has no column {missing[0]!r}, {why}.",
+            f"Its columns are {', '.join(map(str, table.columns))}.",
+        )
 
 
 def _require_stored(asset: Asset, stored: Collection[str], keys: Sequence[str], purpose: str) -> None:

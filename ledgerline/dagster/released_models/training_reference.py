@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.released_models.contenders import contender
@@ -17,13 +20,7 @@ from ledgerline.registry.provenance import named, span
 from ledgerline.registry.versions import TRAINING_DATA_TAG, Version
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
     from ledgerline.evaluation.samples import Answer
-
-CHANGED = "has changed since"
 
 
 @dataclass(frozen=True)
@@ -40,9 +37,9 @@ class TrainingReference:
 
     first_partition: str | None
     last_partition: str | None
-    rows: "pd.DataFrame"
+    rows: pd.DataFrame
     as_recorded: str
-    prediction: "NDArray[np.float64]"
+    prediction: NDArray[np.float64]
 
     @property
     def span(self) -> str:
@@ -67,13 +64,16 @@ def training_reference(
         partitions = partitions_of(model, context.instance)
         rows = read_training_rows(context, model, partitions, version)
         keys = provenance.trained_on(version, partitions) if model.holdout is None else []
-        as_recorded = _as_recorded(version, rows)
+        recorded = version.tags.get(TRAINING_DATA_TAG)
+        has_changed = recorded is not None and recorded != digests.frame_sha256(rows)
     if rows.empty:
         raise PermanentFailure(
             f"None of the rows that {named(version)} was trained on is stored with an outcome any more.",
             "Materialise them again, or train another version.",
         )
-    if as_recorded == CHANGED:
+    as_recorded = "not recorded" if recorded is None else "as recorded"
+    if has_changed:
+        as_recorded = "has changed since"
         context.log.warning(f"The rows that {named(version)} was trained on have changed since.")
     with otel.span("load model"):
         loaded = contender(registered, model, version)
@@ -88,9 +88,7 @@ def training_reference(
     )
 
 
-def checked_predictions(
-    model: ReleasedModel, name: str, answer: "Answer", rows: int
-) -> "NDArray[np.float64]":
+def checked_predictions(model: ReleasedModel, name: str, answer: "Answer", rows: int) -> NDArray[np.float64]:
     """Return predictions in the form of their kind.
 
     Raises:
@@ -104,11 +102,3 @@ def checked_predictions(
             f"{model.name} is declared to predict {model.kind!r}: store such predictions, or correct the "
             "declaration.",
         ) from error
-
-
-def _as_recorded(version: Version, rows: "pd.DataFrame") -> str:
-    """Return a text that reports, by their digest, whether the stored rows are those of the training."""
-    recorded = version.tags.get(TRAINING_DATA_TAG)
-    if recorded is None:
-        return "not recorded"
-    return "as recorded" if recorded == digests.frame_sha256(rows) else CHANGED

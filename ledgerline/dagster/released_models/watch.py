@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -10,6 +11,9 @@ from ledgerline.errors import LedgerlineError
 from ledgerline.evaluation.metrics import Metric
 from ledgerline.evaluation.prediction_kind import PredictionKind
 from ledgerline.evaluation.samples import ComparisonError
+
+if TYPE_CHECKING:
+    from ledgerline.dagster.released_models.declaration import ReleasedModel
 
 SCORES_STABLE = "scores_stable"
 FEATURES_STABLE = "features_stable"
@@ -141,11 +145,7 @@ class Watch:
         return Bound(kind.calibration_metric, MAX_CALIBRATION_ERROR)
 
     def bounded_metric(self, kind: PredictionKind, metrics: Sequence[Metric]) -> Metric | None:
-        """Return the metric of the bound.
-
-        Args:
-            kind: Kind of prediction of the model.
-            metrics: Metrics that the model declares.
+        """Return the metric of the bound, for a model with this kind of prediction and these metrics.
 
         Raises:
             ComparisonError: No metric has this name.
@@ -176,30 +176,16 @@ class Watch:
             *([outcomes] if outcomes is not None else []),
         ]
 
-    def require_fits(
-        self,
-        kind: PredictionKind,
-        partitions: dg.PartitionsDefinition | None,
-        columns: Collection[str] | None,
-        features: Sequence[str],
-        metrics: Sequence[Metric],
-    ) -> None:
-        """Raise if the watch does not fit a model.
-
-        Args:
-            kind: Kind of prediction of the model.
-            partitions: Partitions of its rows; None if they have none.
-            columns: Columns of its rows; None if they are not declared.
-            features: Features that the model declares.
-            metrics: Metrics that the model declares.
+    def require_fits(self, model: "ReleasedModel", columns: Collection[str] | None) -> None:
+        """Raise if the watch does not fit a model, whose rows have these columns; None if it is not known.
 
         Raises:
             WatchError: A field contradicts the model.
         """
-        self._require_table(partitions)
-        self._require_columns(kind, columns)
-        for field, names in (("features", self.evaluated_features(features)), ("gaps", self.gaps)):
-            unknown = [name for name in names if name not in features]
+        self._require_table(model.rows_partitions)
+        self._require_columns(model.kind, columns)
+        for field, names in (("features", self.evaluated_features(model.features)), ("gaps", self.gaps)):
+            unknown = [name for name in names if name not in model.features]
             if unknown:
                 raise WatchError(field, f"{unknown[0]!r} is not one of the features of the model")
         for field in ("max_score_psi", "max_feature_psi"):
@@ -209,7 +195,7 @@ class Watch:
             if getattr(self, field) < 1:
                 raise WatchError(field, f"{getattr(self, field)!r} is not at least 1")
         try:
-            self.bounded_metric(kind, metrics)
+            self.bounded_metric(model.kind, model.metrics)
         except ComparisonError as error:
             raise WatchError("on_outcomes", str(error).removesuffix(".")) from error
 
