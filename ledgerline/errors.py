@@ -72,7 +72,7 @@ The tree, with the module that declares each class:
         RequestLogError             ledgerline/requests/request_log.py
         RequestRowsError            ledgerline/serving/batcher.py
         RunConfigError              ledgerline/cli/run_config.py
-        RunsNotExportedError        ledgerline/dagster/observers.py
+        RunsNotExportedError        ledgerline/dagster/observed.py
         ServerAddressError          ledgerline/agent/language_model.py
         ServerError                 ledgerline/cli/dev_servers.py
         SettingsError               ledgerline/settings/declaration.py

@@ -89,16 +89,10 @@ def warm_multiprocess_executor(context: dg.InitExecutorContext) -> "Multiprocess
 def start_warm_process(
     kinds: Iterable[str] = tuple(PRELOADED_FOR_KIND), preloaded: Sequence[str] = ()
 ) -> list[str]:
-    """Start the process that steps are forked from; it imports the modules for assets of these kinds.
+    """Start the process that steps are forked from, and return the modules that it imports.
 
-    Only the first call in a process has an effect.
-
-    Args:
-        kinds: Kinds of the assets.
-        preloaded: Modules that every step needs, such as the definitions.
-
-    Returns:
-        Modules that are imported.
+    They are those for assets of these kinds, and those that every step needs, such as the definitions
+    (`preloaded`). Only the first call in a process has an effect.
     """
     from multiprocessing import forkserver
 
@@ -126,6 +120,11 @@ def executor_for(
 
     Raises:
         ExecutorError: A package that the executor needs is not installed.
+
+    Example:
+        >>> executor = executor_for("multiprocess", max_concurrent_steps=4, max_executions=1)
+        >>> dg.Definitions(executor=executor).executor.name
+        'multiprocess'
     """
     if name == "in_process":
         return dg.in_process_executor

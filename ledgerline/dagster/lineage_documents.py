@@ -14,10 +14,6 @@ from ledgerline.mlflow_runs.projection import LINEAGE_FOLDER
 def lineage_documents(mlflow: MLflowResource, most_runs: int) -> Iterator[Mapping[str, Any]]:
     """Yield the OpenLineage documents of the latest runs, beginning with the last run.
 
-    Args:
-        mlflow: MLflow resource.
-        most_runs: Maximum number of runs to read.
-
     Raises:
         PermanentFailure: MLflow cannot be reached.
     """

@@ -53,11 +53,7 @@ class RequestLogResource(dg.ConfigurableResource):
 
 
 def require_logged(rows: "pd.DataFrame", inputs: Sequence[str]) -> None:
-    """Refuse rows without predictions or needed columns, if the settings redact them.
-
-    Args:
-        rows: Rows of the request log.
-        inputs: Names of the needed input columns.
+    """Refuse rows of the request log without predictions or these input columns, if the settings redact them.
 
     Raises:
         PermanentFailure: The predictions or a needed column are redacted.

@@ -19,7 +19,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from ledgerline.dagster import resources
-from ledgerline.dagster.observers import observers
+from ledgerline.dagster.observed import observers
 from ledgerline.dagster.settings import Settings, environment_with
 from ledgerline.dagster.tracing import OTelResource
 from ledgerline.testing.waiting import wait_until

@@ -8,10 +8,10 @@ import dagster as dg
 import pytest
 from mlflow import MlflowClient
 
-from ledgerline.dagster import observers as module
+from ledgerline.dagster import observed as module
 from ledgerline.dagster import resources
 from ledgerline.dagster.executors import executor_for
-from ledgerline.dagster.observers import RunsNotExportedError, observers
+from ledgerline.dagster.observed import RunsNotExportedError, observers
 from ledgerline.dagster.projections import RunProjections
 from ledgerline.dagster.settings import Settings
 from ledgerline.ledger.history import RunHistory

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from ledgerline.dagster.released_models.named_assets import Asset, last_materialised
+
 
 @dataclass(frozen=True)
 class RunAgain:
@@ -16,7 +18,7 @@ class RunAgain:
     """
 
     job: str
-    asset: dg.AssetsDefinition | dg.AssetSpec
+    asset: Asset
 
     def requests(self, instance: dg.DagsterInstance, run_key: str) -> list[dg.RunRequest]:
         """Return the run to start; empty if the asset was never materialised."""
@@ -25,9 +27,7 @@ class RunAgain:
             if instance.get_latest_materialization_event(self.asset.key) is None:
                 return []
             return [dg.RunRequest(run_key=run_key, job_name=self.job)]
-        made = instance.get_materialized_partitions(self.asset.key)
-        keys = partitions.get_partition_keys(dynamic_partitions_store=instance)
-        last = next((key for key in reversed(keys) if key in made), None)
+        last = last_materialised(instance, self.asset.key, partitions)
         if last is None:
             return []
         return [dg.RunRequest(run_key=run_key, job_name=self.job, partition_key=last)]

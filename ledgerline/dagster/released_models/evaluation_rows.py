@@ -38,13 +38,8 @@ def keys_to_evaluate_on(
 ) -> list[str]:
     """Return the partitions to compare two versions on; empty if the rows have no partitions.
 
-    Args:
-        model: Declaration of the model.
-        partitions: Partitions of its rows.
-        staging: Version that may be promoted.
-        production: Version that it is compared with; None without production.
-        partition: Partition of the versions' asset whose evaluation rows are used; None for those that the
-            staging version records.
+    They are those for a partition of the versions' asset, or by default those that the staging version
+    records.
 
     Raises:
         PermanentFailure: A version was trained on some of these rows, or its training rows are unknown.

@@ -38,6 +38,15 @@ def storage_of(asset: Asset) -> str:
     return str(asset.metadata.get("dagster/io_manager_key", "io_manager"))
 
 
+def last_materialised(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: dg.PartitionsDefinition
+) -> str | None:
+    """Return the last partition of an asset that is materialised; None if none is."""
+    made = instance.get_materialized_partitions(asset)
+    keys = partitions.get_partition_keys(dynamic_partitions_store=instance)
+    return next((key for key in reversed(keys) if key in made), None)
+
+
 def several_problem(asset: object) -> str | None:
     """Return why an object does not name exactly one asset; None if it does."""
     if not isinstance(asset, dg.AssetsDefinition | dg.AssetSpec):

@@ -9,7 +9,7 @@ from ledgerline.dagster.failures import PermanentFailure
 from ledgerline.dagster.released_models.asset_of_spec import asset_of_spec
 from ledgerline.dagster.released_models.declaration import ReleasedModel
 from ledgerline.dagster.released_models.drift_records import Drift, DriftConfig, PredictionsDrift
-from ledgerline.dagster.released_models.named_assets import storage_of
+from ledgerline.dagster.released_models.named_assets import last_materialised, storage_of
 from ledgerline.dagster.released_models.watch import FEATURES_STABLE, SCORES_STABLE, Watch
 from ledgerline.dagster.storage.io_managers import Records
 
@@ -182,12 +182,10 @@ def _partition(context: dg.AssetCheckExecutionContext, model: ReleasedModel) -> 
     key = model.names.drift
     if definition is None:
         return None
-    stored = context.instance.get_materialized_partitions(key)
-    every = definition.get_partition_keys(dynamic_partitions_store=context.instance)
-    known = [each for each in every if each in stored]
-    if not known:
+    last = last_materialised(context.instance, key, definition)
+    if last is None:
         raise PermanentFailure(
             f"{key.to_user_string()} has no partition to evaluate.",
             f"Run the job {model.names.watch_job} first.",
         )
-    return known[-1]
+    return last

@@ -115,7 +115,4 @@ def may_replace(
         return True
     other = partition_of(current)
     keys = definition.get_partition_keys(dynamic_partitions_store=instance)
-    places = {key: number for number, key in enumerate(keys)}
-    if other not in places or partition not in places:
-        return True
-    return places[other] <= places[partition]
+    return other not in keys or partition not in keys or keys.index(other) <= keys.index(partition)
