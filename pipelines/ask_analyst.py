@@ -42,13 +42,9 @@ def with_options(settings: Settings, model: str | None, *, without_memory: bool)
 
 
 def ask(settings: Settings, question: str, watcher: Watcher, notes: Console) -> Execution:
-    """Answer a question in an execution with a trace, and remember the answer.
+    """Answer a question in an execution with a trace, and remember the answer if the settings have a memory.
 
-    Args:
-        settings: Settings; without a memory, nothing is recalled or remembered.
-        question: Question.
-        watcher: Watcher of the execution.
-        notes: Console for warnings about optional parts that do not work.
+    Optional parts that do not work are reported on the console for notes.
 
     Raises:
         LedgerlineError: The question cannot be answered.

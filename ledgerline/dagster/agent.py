@@ -137,16 +137,9 @@ class AgentResource(dg.ConfigurableResource):
         *,
         finding: Callable[[str], str | None] | None = None,
     ) -> "Agent":
-        """Return an agent with the budget of this resource.
+        """Return an agent with the budget of this resource, and with web search if a server is configured.
 
-        Args:
-            name: Name of the agent in traces.
-            prompt: System prompt.
-            tools: Tools that the agent may call; web search is added if a server is configured.
-            memory: Memory of earlier answers; None for no memory.
-            tracer: Tracer of its spans.
-            finding: Function that returns the fact which an answer states; None accepts any text as an
-                answer.
+        `finding` returns the fact that an answer states; without it, any text is an answer.
         """
         from ledgerline.agent.agent import Agent, non_empty
         from ledgerline.agent.execution import Budget

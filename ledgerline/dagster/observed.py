@@ -54,11 +54,9 @@ def observed(settings: Settings | None = None) -> dg.Definitions:
 
 
 def observers(*, running: bool, send_lineage: bool) -> Sequence[dg.SensorDefinition]:
-    """Return a sensor for each projection.
+    """Return a sensor for each projection; the one for lineage events needs an endpoint for them.
 
-    Args:
-        running: True if they are running by default; the UI can stop them.
-        send_lineage: True if lineage events have an endpoint.
+    The sensors run by default if `running` is true; the UI can start and stop them.
     """
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 

@@ -12,13 +12,9 @@ if TYPE_CHECKING:
 
 
 def registered_prompt(mlflow: MLflowResource, name: str, template: str, address: str | None) -> "Prompt":
-    """Return a prompt with its version in MLflow's prompt registry.
+    """Return the prompt at an address in MLflow's prompt registry, or by default the prompt of the project.
 
-    Args:
-        mlflow: MLflow resource.
-        name: Name of the project's prompt.
-        template: Text of the project's prompt; it is registered if it differs from the latest version.
-        address: Address of another prompt to use; None for the project's prompt.
+    The text of the project's prompt is registered if it differs from the latest version.
 
     Raises:
         PermanentFailure: MLflow is unavailable, or has no such prompt.

@@ -25,13 +25,9 @@ class RequestLogResource(dg.ConfigurableResource):
     )
 
     def read(self, model: str, since: datetime, until: datetime, enough: int) -> "pd.DataFrame":
-        """Return the rows of requests to a model in the order of the requests (requests/logged_rows.py).
+        """Return the rows of requests of a period in the order of the requests (requests/logged_rows.py).
 
-        Args:
-            model: Name of the registered model.
-            since: Beginning of the period.
-            until: End of the period.
-            enough: Number of rows after which no older requests are read.
+        After `enough` rows, no older requests are read.
 
         Raises:
             PermanentFailure: No request is logged, or a file is damaged.

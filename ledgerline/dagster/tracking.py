@@ -38,14 +38,7 @@ MAX_BATCH_METRICS = 1000
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows that a model was trained or evaluated on.
-
-    Attributes:
-        name: Readable name.
-        sha256: Digest of the content.
-        source: Location of the rows.
-        rows: Number of rows.
-    """
+    """Rows that a model was trained or evaluated on: their name, digest, location and number."""
 
     name: str
     sha256: str
@@ -111,12 +104,9 @@ class TrainingRun:
         self.client.log_batch(self.run_id, metrics=entities)
 
     def log_dataset(self, dataset: Dataset, usage: str, schema: dg.TableSchema) -> None:
-        """Log rows as an input of the run.
+        """Log rows with these columns as an input of the run.
 
-        Args:
-            dataset: Rows.
-            usage: Value of MLflow's tag `mlflow.data.context`: "training" or "evaluation".
-            schema: Columns of the rows.
+        The usage, such as "training" or "evaluation", is the value of MLflow's tag `mlflow.data.context`.
         """
         from mlflow.entities import Dataset as DatasetEntity
         from mlflow.entities import DatasetInput, InputTag

@@ -25,9 +25,6 @@ class Contender:
     """A loaded version.
 
     Attributes:
-        declared: Declaration of its model.
-        version: The version.
-        stored: Model of the version.
         signature: MLflow ModelSignature of the model; None if it has none.
         bytes: Size of its files, in bytes.
     """

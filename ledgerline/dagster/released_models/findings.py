@@ -56,10 +56,7 @@ class Findings:
         production: Version that it is compared with; None if a baseline takes its place.
         holdout: Rows that they were compared on.
         keys: Partitions of these rows; empty if the rows have none.
-        compared: Metrics of both versions, and their differences.
-        latency: Time of a prediction for one row.
         training_psi: Population stability index of their training rows, by feature; None without production.
-        rulings: Rulings of the gates.
         replay: Replay of logged requests; None if none was requested. No gate evaluates it.
     """
 

@@ -16,15 +16,7 @@ RELEASE_METADATA = "ledgerline/release"
 class ReleaseNames:
     """The names of a released model's assets, jobs and sensors.
 
-    Attributes:
-        model: Name of the registered model.
-        comparison: Asset that compares staging with production.
-        production: Asset that represents the version in production.
-        versions: Asset that registers versions.
-        compare_job: Job that compares.
-        promote_job: Job that promotes or rolls back.
-        release_job: Job that compares, and promotes a version that passes every gate.
-        suffix: Suffix of the names of its sensors.
+    The suffix is that of its other jobs, assets and sensors. jobs.py and translator.py describe all of them.
     """
 
     model: str

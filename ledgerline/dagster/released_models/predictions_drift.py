@@ -19,13 +19,7 @@ PARTITION_METADATA = "partition"
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a check.
-
-    Attributes:
-        passed: True if the check passed.
-        text: Reason, with numbers.
-        details: Numbers of the check.
-    """
+    """The result of a check, with its reason in words and its numbers."""
 
     passed: bool
     text: str

@@ -18,14 +18,7 @@ from ledgerline.registry.versions import SHA256_TAG, Version
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version in the model registry.
-
-    Attributes:
-        name: Name of the registered model.
-        number: Number of the version.
-        sha256: Hash of the model's files.
-        is_staging: True if it was given the alias `staging`.
-    """
+    """A version of a registered model, with the hash of its files, and whether its alias is `staging`."""
 
     name: str
     number: int

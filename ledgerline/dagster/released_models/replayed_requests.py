@@ -109,13 +109,12 @@ def lines_of(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     versions = ", ".join(f"version {name}: {rows:,}" for name, rows in result["rows_by_version"].items())
     cut = " (the latest; there are more)" if result["is_cut"] else ""
     share = "" if result["share"] is None else f" ({result['share']:.2%} of those scored)"
-    decided = f"{result['disagreements']:,}{share}"
     because = f" ({result['problem']})" if result["problem"] else ""
     lines = [
         ("requests", f"{result['requests']:,} with {result['rows']:,} rows{cut}"),
         ("from, to", ", ".join(_minute(result[name]) for name in ("since", "until")) + " UTC"),
         ("rows answered by", versions),
-        ("decided differently", decided),
+        ("decided differently", f"{result['disagreements']:,}{share}"),
         (
             "mean, largest difference",
             _pair(result["mean_difference"], result["largest_difference"], "{:.4f}"),

@@ -25,16 +25,12 @@ def stored_partitions(context: dg.AssetExecutionContext, asset: Asset) -> set[st
 def read_table(
     context: dg.AssetExecutionContext, asset: Asset, keys: Sequence[str], purpose: str
 ) -> "pd.DataFrame":
-    """Read a table with its IO manager; those of this library read all partitions at once.
+    """Read these partitions of a table, or a table without partitions.
 
-    Args:
-        context: Context of a step that requires the resource `storage_of(asset)`.
-        asset: Table to read.
-        keys: Partitions to read; empty if the table has none.
-        purpose: Purpose of the rows, as the beginning of a sentence.
+    The step requires the IO manager of the table; those of this library read all partitions at once.
 
     Raises:
-        PermanentFailure: Partitions are not stored; the message names them and their purpose.
+        PermanentFailure: Partitions are not stored; the message begins with the purpose of the rows.
     """
     import pandas as pd
 
@@ -52,14 +48,8 @@ def read_table(
 def require_columns(asset: dg.AssetKey, table: "pd.DataFrame", columns: Iterable[str], why: str) -> None:
     """Refuse a table that lacks one of these columns.
 
-    Args:
-        asset: Key of the table, for the message.
-        table: Rows of the table.
-        columns: Needed columns.
-        why: Reason why they are needed, as a relative clause.
-
     Raises:
-        PermanentFailure: A column is missing; the message lists those of the table.
+        PermanentFailure: A column is missing; the message says why it is needed, in a relative clause.
     """
     missing = [column for column in columns if column not in table]
     if missing:

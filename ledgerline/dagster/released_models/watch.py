@@ -31,12 +31,7 @@ MAX_CALIBRATION_ERROR = 0.1
 
 
 class WatchError(LedgerlineError):
-    """A field of a watch contradicts the model.
-
-    Attributes:
-        field: Field of the watch.
-        why: Problem with the field, as a clause.
-    """
+    """A field of a watch contradicts the model; `why` is the problem as a clause."""
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(f"{field}: {why}.")

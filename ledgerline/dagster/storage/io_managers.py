@@ -224,11 +224,7 @@ class Records(AssetFiles[bytes]):
         return _partition_key(file.read())
 
     def delete_runs(self, instance: dg.DagsterInstance, age: timedelta) -> int:
-        """Delete the outputs inside graphs of runs that ended long ago or were deleted.
-
-        Args:
-            instance: Dagster instance of the runs.
-            age: Minimum time since the end of a run.
+        """Delete the outputs inside graphs of runs that ended this long ago or were deleted.
 
         Returns:
             Number of runs.

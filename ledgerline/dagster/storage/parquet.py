@@ -15,12 +15,7 @@ FEW_ROWS = 5_000
 
 
 def serialise(name: str, table: pa.Table, partition_key: str | None = None) -> bytes:
-    """Return compressed Parquet bytes, with a checksum on each page.
-
-    Args:
-        name: Name of the table, for the error.
-        table: Rows.
-        partition_key: Partition key of the rows, which is stored in the file.
+    """Return compressed Parquet bytes that contain the partition key, with a checksum on each page.
 
     Raises:
         PermanentFailure: A column has a type that Parquet does not have.
@@ -43,14 +38,7 @@ def serialise(name: str, table: pa.Table, partition_key: str | None = None) -> b
 
 
 def parse(content: bytes, source: str) -> tuple[pa.Table, str | None]:
-    """Read the bytes of a Parquet file.
-
-    Args:
-        content: Bytes of the whole file.
-        source: Path of the file, for the error.
-
-    Returns:
-        Rows, and the partition key that the file contains.
+    """Return the rows of a Parquet file, and the partition key that it contains.
 
     Raises:
         PermanentFailure: The bytes are not a whole Parquet file.

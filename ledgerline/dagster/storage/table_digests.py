@@ -35,11 +35,9 @@ EXACT_AS_FLOAT = 2**53 - 1
 
 
 def part_digests(table: pa.Table, lengths: Sequence[int]) -> list[str]:
-    """Return the digest of names, types and values of each part; it is that of a table with these rows.
+    """Return the digest of names, types and values of each part of a table, which has these numbers of rows.
 
-    Args:
-        table: Rows in the order of the parts.
-        lengths: Number of rows of each part.
+    The digest of a part is that of a table with its rows.
     """
     ends = np.cumsum(lengths, dtype="int64")
     bounds = list(zip((ends - lengths).tolist(), ends.tolist(), strict=True))
