@@ -18,7 +18,6 @@ from ledgerline.dagster.released_models.findings import (
     Findings,
     against_text,
     compared_versions,
-    evaluation_of,
     evidence_document,
 )
 from ledgerline.dagster.released_models.named_assets import declared_schema
@@ -28,6 +27,7 @@ from ledgerline.dagster.tracking import MLflowResource, TrainingRun
 from ledgerline.evaluation import plots, report
 from ledgerline.registry import evidence
 from ledgerline.registry.evidence import Sealed
+from ledgerline.registry.history import Evaluation
 from ledgerline.registry.registry import Model
 from ledgerline.registry.stages import PRODUCTION
 from ledgerline.registry.versions import Version
@@ -74,7 +74,17 @@ def compare_versions(
     files["report.html"] = report.render(document, pictures, lines).encode()
     with mlflow.training_run(context, f"{model.name} {staging.number} vs {against}") as tracked:
         _track(tracked, model, findings, sealed, files)
-    evaluation = evaluation_of(findings, sealed.sha256, tracked.run_id, context.run.run_id, now)
+    evaluation = Evaluation(
+        at=now,
+        version=staging.number,
+        against=findings.against,
+        passed=findings.passed,
+        broken_rules=[ruling.rule for ruling in findings.rulings if not ruling.passed],
+        evidence=sealed.sha256,
+        evidence_run_id=tracked.run_id,
+        by=f"Dagster run {context.run.run_id}",
+        run_id=context.run.run_id,
+    )
     entry = registered.record(evaluation)
 
     context.add_asset_metadata(

@@ -25,7 +25,6 @@ from ledgerline.evaluation.rulings import Latencies, Ruling
 from ledgerline.evaluation.samples import ComparisonError
 from ledgerline.ledger.ids import RUN_ID_TAG, trace_id
 from ledgerline.registry import evidence
-from ledgerline.registry.history import Evaluation
 from ledgerline.registry.provenance import EVALUATED_ON_TAG, PARTITION_TAG, TRAINED_ON_TAG
 from ledgerline.registry.versions import (
     MONTH_TAG,
@@ -153,23 +152,6 @@ def evidence_document(model: ReleasedModel, findings: Findings, run_id: str, now
         RUN_ID_TAG: run_id,
         "trace_id": f"{trace_id(run_id):032x}",
     }
-
-
-def evaluation_of(
-    findings: Findings, evidence_sha256: str, evidence_run_id: str, run_id: str, now: datetime
-) -> Evaluation:
-    """Return the evaluation that is written into the journal of the model."""
-    return Evaluation(
-        at=now,
-        version=findings.staging.version.number,
-        against=findings.against,
-        passed=findings.passed,
-        broken_rules=[ruling.rule for ruling in findings.rulings if not ruling.passed],
-        evidence=evidence_sha256,
-        evidence_run_id=evidence_run_id,
-        by=f"Dagster run {run_id}",
-        run_id=run_id,
-    )
 
 
 def _compared(

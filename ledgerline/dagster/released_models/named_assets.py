@@ -5,8 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-# Dagster's own metadata key: the columns that a table declares.
-COLUMN_SCHEMA = "dagster/column_schema"
+from ledgerline.dagster.storage.io_managers import COLUMN_SCHEMA
 
 Asset = dg.AssetsDefinition | dg.AssetSpec
 
