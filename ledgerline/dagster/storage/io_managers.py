@@ -95,12 +95,8 @@ class Tables(AssetFiles["pa.Table"]):
             }
             step.add_asset_metadata(metadata, context.asset_key, partition_key=key)
         # Dagster has one data version for all partitions of a step; the metadata has the digest of each.
-        version = (
-            versions[0]
-            if keys is None
-            else digests.combined_sha256({str(key): each for key, each in zip(keys, versions, strict=True)})
-        )
-        step.set_data_version(context.asset_key, dg.DataVersion(version))
+        by_key = {str(key): version for key, version in zip(_keys(keys), versions, strict=True)}
+        step.set_data_version(context.asset_key, dg.DataVersion(digests.combined_sha256(by_key)))
 
     def load_input(self, context: dg.InputContext) -> "pd.DataFrame | None":
         """Read a table, or the requested partitions, as one data frame in the order of the partitions."""
