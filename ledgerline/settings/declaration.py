@@ -8,6 +8,7 @@ generated from it.
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import get_annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -65,9 +66,8 @@ class DeclaredSettings(BaseSettings):
             load_dotenv(project.root / ".env")
             environment = os.environ
             warn_of_unknown(environment)
-        source = _Variables(cls, {**environment, **(options or {})}, project)
         try:
-            return cls.model_validate(source())
+            return cls.model_validate(_values(cls, {**environment, **(options or {})}, project))
         except ValidationError as error:
             wrong = {str(each["loc"][-1]): each for each in error.errors(include_url=False)}
             fields = {field.name: field for field in settings_of(cls)}
@@ -76,28 +76,23 @@ class DeclaredSettings(BaseSettings):
         raise SettingsError("\n".join(problems))
 
 
-class _Variables(PydanticBaseSettingsSource):
-    """Reads variables from a mapping. An empty variable counts as not set."""
+def _values(cls: type[DeclaredSettings], environment: Mapping[str, str], project: Project) -> dict[str, Any]:
+    """Return the values of the fields that have one. An empty variable counts as not set."""
+    values: dict[str, Any] = {}
+    for attribute, field in cls.model_fields.items():
+        if attribute == "project":
+            values[attribute] = project
+        elif (group := _group(field)) is not None:
+            values[attribute] = _values(group, environment, project)
+        elif value := environment.get(str(field.validation_alias)):
+            values[str(field.validation_alias)] = value
+    return values
 
-    def __init__(self, cls: type[BaseSettings], environment: Mapping[str, str], project: Project) -> None:
-        super().__init__(cls)
-        self.environment = environment
-        self.project = project
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the value of a field, its key, and False, because the value needs no decoding."""
-        if field_name == "project":
-            return self.project, field_name, False
-        if isinstance(field.annotation, type) and issubclass(field.annotation, DeclaredSettings):
-            return _Variables(field.annotation, self.environment, self.project)(), field_name, False
-        name = str(field.validation_alias)
-        return self.environment.get(name) or None, name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Return the values of all fields that have a value."""
-        fields = self.settings_cls.model_fields.items()
-        values = (self.get_field_value(field, name) for name, field in fields)
-        return {key: value for value, key, _ in values if value is not None}
+def _group(field: FieldInfo) -> type[DeclaredSettings] | None:
+    """Return the class of a field that holds further settings; None for a single setting."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, DeclaredSettings) else None
 
 
 @dataclass(frozen=True)
@@ -106,8 +101,6 @@ class Setting:
 
     Attributes:
         name: Name of the variable.
-        attribute: Name of the field.
-        field: The field.
         owner: The class that declares it.
     """
 
@@ -207,19 +200,15 @@ def setting(
 
 def settings_of(cls: type[DeclaredSettings]) -> Iterator[Setting]:
     """Return the settings that a class, its bases and its fields declare, each name once."""
-    names: set[str] = set()
+    settings: dict[str, Setting] = {}
     for attribute, field in cls.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, DeclaredSettings):
-            settings = [each for each in settings_of(field.annotation) if each.name not in names]
-        elif field.validation_alias is None:
-            continue
-        else:
-            owner = next(
-                each for each in reversed(cls.__mro__) if attribute in vars(each).get("__annotations__", {})
-            )
-            settings = [Setting(str(field.validation_alias), attribute, field, owner)]
-        names.update(each.name for each in settings)
-        yield from settings
+        if (group := _group(field)) is not None:
+            settings |= {each.name: each for each in settings_of(group)}
+        elif field.validation_alias is not None:
+            owners = (each for each in reversed(cls.__mro__) if attribute in get_annotations(each))
+            name = str(field.validation_alias)
+            settings[name] = Setting(name, attribute, field, next(owners))
+    yield from settings.values()
 
 
 def as_text(value: object) -> str:

@@ -18,7 +18,6 @@ class ValueInForce:
     """The value of a setting.
 
     Attributes:
-        setting: The setting.
         value: The value as it would be written into the variable, which may be a secret; empty without a
             value.
         origin: "environment", ".env", "pyproject.toml" or "default".
@@ -45,19 +44,18 @@ def values_in_force() -> Iterator[ValueInForce]:
         ServingVariables.from_environment(),
         LibraryVariables.from_environment(),
     )
-    listed: set[str] = set()
-    for group in groups:
-        for setting in settings_of(type(group)):
-            if setting.name in listed or not isinstance(group, setting.owner):
-                continue
-            listed.add(setting.name)
-            value = as_text(getattr(group, setting.attribute))
-            if environment.get(setting.name):
-                origin = "environment"
-            elif in_file.get(setting.name):
-                origin = ".env"
-            elif "[tool.ledgerline]" in setting.default and value not in ("", Project.experiment):
-                origin = "pyproject.toml"
-            else:
-                origin = "default"
-            yield ValueInForce(setting, value or setting.default if origin == "default" else value, origin)
+    settings = {
+        setting.name: (setting, as_text(getattr(group, setting.attribute)))
+        for group in groups
+        for setting in settings_of(type(group))
+        if isinstance(group, setting.owner)
+    }
+    for name, (setting, value) in settings.items():
+        if environment.get(name):
+            yield ValueInForce(setting, value, "environment")
+        elif in_file.get(name):
+            yield ValueInForce(setting, value, ".env")
+        elif "[tool.ledgerline]" in setting.default and value not in ("", Project.experiment):
+            yield ValueInForce(setting, value, "pyproject.toml")
+        else:
+            yield ValueInForce(setting, value or setting.default, "default")

@@ -35,21 +35,18 @@ listed here is ignored, with a warning that names the nearest setting.
 """
 
 
-def _all_settings() -> Iterator[Setting]:
-    names: set[str] = set()
-    for cls in (PipelineVariables, ServingVariables, LibraryVariables):
-        new = [setting for setting in settings_of(cls) if setting.name not in names]
-        names.update(setting.name for setting in new)
-        yield from new
+SETTINGS = tuple(
+    {
+        setting.name: setting
+        for cls in (PipelineVariables, ServingVariables, LibraryVariables)
+        for setting in settings_of(cls)
+    }.values()
+)
 
 
-SETTINGS = tuple(_all_settings())
-
-
-def sections() -> Iterator[tuple[type[DeclaredSettings], list[Setting]]]:
+def sections() -> Iterator[tuple[type[DeclaredSettings], Iterator[Setting]]]:
     """Return the settings by the class that declares them."""
-    for owner, settings in groupby(SETTINGS, key=lambda setting: setting.owner):
-        yield owner, list(settings)
+    return groupby(SETTINGS, key=lambda setting: setting.owner)
 
 
 def example() -> str:
@@ -58,12 +55,10 @@ def example() -> str:
     for owner, settings in sections():
         parts.append(f"\n# --- {_title(owner)} ---\n")
         for setting in settings:
-            default = setting.default
-            is_value = not set(" $") & set(default)
-            default_note = "" if is_value else f" Default: {default}."
-            comment = f"{_meaning(setting)}{default_note}"
+            comment, value = _meaning(setting), setting.default
+            if set(" $") & set(value):
+                comment, value = f"{comment} Default: {value}.", ""
             lines = textwrap.wrap(comment, WIDTH, break_long_words=False, break_on_hyphens=False)
-            value = default if is_value else ""
             parts.append("\n" + "".join(f"# {line}\n" for line in lines) + f"# {setting.name}={value}\n")
     return "".join(parts)
 

@@ -218,7 +218,7 @@ class _OllamaHandler(Handler):
 
     @property
     def fake(self) -> FakeOllama:
-        return self.server.fake
+        return self.server.owner
 
     def do_GET(self) -> None:  # noqa: N802 (its name in the library)
         match self.path:

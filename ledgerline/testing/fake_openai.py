@@ -56,7 +56,7 @@ class _OpenAIHandler(Handler):
 
     @property
     def fake(self) -> FakeOpenAI:
-        return self.server.fake
+        return self.server.owner
 
     def do_GET(self) -> None:  # noqa: N802 (its name in the library)
         if self.path != "/v1/models" or self.fake.models is None:

@@ -93,7 +93,7 @@ class _Search(Handler):
     server: Any
 
     def do_GET(self) -> None:  # noqa: N802 (its name in the library)
-        fake: FakeSearXNG = self.server.fake
+        fake: FakeSearXNG = self.server.owner
         address = urlsplit(self.path)
         parameters = {name: values[0] for name, values in parse_qs(address.query).items()}
         with fake.lock:

@@ -16,12 +16,12 @@ from ledgerline.agent.query_tool import QueryTool
 from ledgerline.agent.recording import Recorder
 from ledgerline.agent.search_tool import SearchTool
 from ledgerline.agent.sql_sandbox import Column, SqlSandbox, Table
-from ledgerline.testing.fake_http import FixedResponseServer
 from ledgerline.testing.fake_ollama import MODEL, FakeOllama, Responder
 from ledgerline.testing.fake_openai import MODEL as OPENAI_MODEL
 from ledgerline.testing.fake_openai import FakeOpenAI
 from ledgerline.testing.fake_searxng import FakeSearXNG
 from tests.agent import real_ollama
+from tests.agent.fixed_responses import FixedResponseServer
 from tests.agent.ollama_servers import constant_of_format
 from tests.agent.spans import Spans
 

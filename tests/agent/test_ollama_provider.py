@@ -19,9 +19,9 @@ from ledgerline.agent.language_model import (
 from ledgerline.agent.messages import Message, Role, Thinking, ToolCall, Usage
 from ledgerline.agent.ollama_embedder import OllamaEmbedder
 from ledgerline.agent.ollama_provider import OllamaModel
-from ledgerline.testing.fake_http import FixedResponseServer
 from ledgerline.testing.fake_ollama import EMBEDDING_MODEL, MODEL, FakeOllama, Reply, scripted
 from ledgerline.testing.ports import HOST
+from tests.agent.fixed_responses import FixedResponseServer
 from tests.agent.providers import IMPATIENT, QUESTION, SECONDS, SECRET, ask, failure
 from tests.agent.test_providers import BAD_CALL
 

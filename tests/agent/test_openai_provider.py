@@ -16,9 +16,9 @@ from ledgerline.agent.language_model import (
 from ledgerline.agent.messages import Message, Role, Thinking, ToolCall, Usage
 from ledgerline.agent.openai_provider import OpenAIModel
 from ledgerline.agent.retrying import Retries
-from ledgerline.testing.fake_http import FixedResponseServer
 from ledgerline.testing.fake_ollama import Analyst, Reply, scripted
 from ledgerline.testing.fake_openai import MODEL, FakeOpenAI
+from tests.agent.fixed_responses import FixedResponseServer
 from tests.agent.providers import IMPATIENT, QUESTION, SECRET, ask, failure
 
 Started = Callable[..., FakeOpenAI]

@@ -22,10 +22,10 @@ from ledgerline.agent.language_model import (
 )
 from ledgerline.agent.messages import Completion, Message, Role
 from ledgerline.agent.retrying import Retries
-from ledgerline.testing.fake_http import FixedResponseServer
 from ledgerline.testing.fake_ollama import ChatRequest, FakeOllama, Reply, Responder, scripted
 from ledgerline.testing.fake_openai import FakeOpenAI
 from ledgerline.testing.ports import HOST
+from tests.agent.fixed_responses import FixedResponseServer
 from tests.agent.providers import IMPATIENT, OLLAMA, OPENAI, QUESTION, SECONDS, SECRET, Provider, ask, failure
 
 Started = Callable[[Responder], FakeOllama | FakeOpenAI]

@@ -16,8 +16,8 @@ from ledgerline.agent.recording import Recorder
 from ledgerline.agent.search_tool import AFTER, BEFORE, OFF, SearchTool, canonical_url
 from ledgerline.agent.searxng import MAX_BYTES, SearchError, plain_text
 from ledgerline.agent.tools import ToolError, ToolResult, describe, valid_arguments
-from ledgerline.testing.fake_http import FixedResponseServer
 from ledgerline.testing.fake_searxng import FakeSearXNG, Reply, page
+from tests.agent.fixed_responses import FixedResponseServer
 
 RECORDER = Recorder()
 

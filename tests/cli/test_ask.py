@@ -291,11 +291,8 @@ class Forbidding(FakeServer):
             self.send(b"OK") if self.path == "/health" else self._forbid()
 
         def do_POST(self) -> None:  # noqa: N802 (its name in the library)
-            self.body_bytes()
+            self.content()
             self._forbid()
-
-        def body_bytes(self) -> bytes:
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
         def _forbid(self) -> None:
             self.send_json({"error_code": "PERMISSION_DENIED", "message": "not yours"}, 403)
