@@ -81,10 +81,11 @@ def serve(
         "LEDGERLINE_SERVING_HOST": host or "",
         "LEDGERLINE_SERVING_PORT": "" if port is None else str(port),
     }
-    chosen = {name: value for name, value in given.items() if value}
-    chosen_settings = ServingSettings.from_environment(options=chosen)
+    settings = ServingSettings.from_environment(
+        options={name: value for name, value in given.items() if value}
+    )
     prepare_libraries()  # before MLflow is imported, and after `.env` is read, whose values take precedence
-    server.serve(chosen_settings)
+    server.serve(settings)
 
 
 @app.command()
@@ -168,17 +169,14 @@ def observe(
     settings = settings_beside(dagster_home)
     from ledgerline.cli import observed_instances, observing
 
-    if dagster_home is None:
-        target = observed_instances.own_target(settings, only_read=read_only)
-    else:
-        target = observed_instances.foreign_target(
-            dagster_home,
-            settings,
-            only_read=read_only,
-            experiment=experiment,
-            namespace=namespace,
-            dagster_url=dagster_url,
-        )
+    target = observed_instances.target_of(
+        dagster_home,
+        settings,
+        only_read=read_only,
+        experiment=experiment,
+        namespace=namespace,
+        dagster_url=dagster_url,
+    )
     console = Console()
     start = observing.moment(since) if since is not None else None
     with target.opened() as observed:
@@ -211,9 +209,6 @@ def trace(
     settings = settings_beside(dagster_home)
     from ledgerline.cli import observed_instances, observing
 
-    if dagster_home is None:
-        target = observed_instances.own_target(settings, only_read=False)
-    else:
-        target = observed_instances.foreign_target(dagster_home, settings, only_read=True)
+    target = observed_instances.target_of(dagster_home, settings, only_read=dagster_home is not None)
     with target.opened() as observed:
         observing.print_trace(Console(), observed.instance, run_id, least)

@@ -1,13 +1,13 @@
 """Finds the instance that `ledgerline observe` and `trace` read, and the targets of its runs."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from ledgerline.cli.observing import foreign_observers, own_observers
+from ledgerline.cli.observing import observers_of, owners_of
 from ledgerline.dagster.settings import Settings, export_of_other_instance
 from ledgerline.ledger.observer import Observer
 from ledgerline.ledger.storages.instances import (
@@ -31,7 +31,6 @@ class Target:
 
     Attributes:
         home: DAGSTER_HOME of the instance.
-        settings: Settings of the targets.
         is_own: True for the instance of this project.
         only_read: True if nothing may be written to the instance.
     """
@@ -41,8 +40,7 @@ class Target:
     is_own: bool
     only_read: bool
 
-    @contextmanager
-    def opened(self) -> Iterator[ObservedInstance]:
+    def opened(self) -> AbstractContextManager[ObservedInstance]:
         """Open the instance.
 
         Raises:
@@ -50,19 +48,13 @@ class Target:
         """
         cursors = self.settings.home / "observed"
         if self.only_read:
-            opening = only_read_instance(self.home, cursors)
-        elif self.is_own:
-            opening = own_instance(self.home)
-        else:
-            opening = foreign_instance(self.home, cursors)
-        with opening as observed:
-            yield observed
+            return only_read_instance(self.home, cursors)
+        return own_instance(self.home) if self.is_own else foreign_instance(self.home, cursors)
 
     def observers(self, console: Console, observed: ObservedInstance) -> Sequence[Observer]:
         """Return the observers of its runs."""
-        if self.is_own:
-            return own_observers(console, self.settings, observed.cursor_store)
-        return foreign_observers(self.settings, observed.cursor_store)
+        owners = owners_of(console, self.settings.project) if self.is_own else {}
+        return observers_of(self.settings, observed.cursor_store, owners)
 
     def announcement(self, observed: ObservedInstance) -> str:
         """Return a text about what is written and where; empty if a project observes its own instance."""
@@ -81,13 +73,8 @@ class Target:
         return f"{targets}\nNothing is written to that instance: {observed.only_read}."
 
 
-def own_target(settings: Settings, *, only_read: bool) -> Target:
-    """Return the instance of this project as a target."""
-    return Target(settings.dagster_home, settings, is_own=True, only_read=only_read)
-
-
-def foreign_target(
-    home: Path,
+def target_of(
+    home: Path | None,
     settings: Settings,
     *,
     only_read: bool,
@@ -95,16 +82,18 @@ def foreign_target(
     namespace: str | None = None,
     dagster_url: str | None = None,
 ) -> Target:
-    """Return the instance of another project, whose runs are exported separately from those of this one.
+    """Return an instance to observe; the runs of another project are exported separately.
 
     Args:
-        home: DAGSTER_HOME of the instance.
+        home: DAGSTER_HOME of another project; None for the instance of this one.
         settings: Settings of this project.
         only_read: True if nothing may be written to the instance.
-        experiment: MLflow experiment for its runs; None for the name of its folder.
+        experiment: MLflow experiment for the runs of another project; None for the name of its folder.
         namespace: OpenLineage namespace of its jobs and datasets; None for the same name.
         dagster_url: URL of its Dagster UI, for links; None for no links.
     """
+    if home is None:
+        return Target(settings.dagster_home, settings, is_own=True, only_read=only_read)
     home = home.expanduser().absolute()
     name = telling_name(home)
     changes = {

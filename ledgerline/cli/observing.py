@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from ledgerline.cli.loaded_project import LoadedProject, load
+from ledgerline.cli.loaded_project import load
 from ledgerline.cli.trace_tree import MIN_SECONDS, trace_tree
 from ledgerline.dagster.resources import projections_of
 from ledgerline.dagster.settings import Settings
@@ -25,6 +25,7 @@ from ledgerline.ledger.event_log import read_history
 from ledgerline.ledger.given_by_users import Owners, owners_in
 from ledgerline.ledger.observer import Observer, Report
 from ledgerline.ledger.reasons import by_reason
+from ledgerline.settings.project import Project
 
 POLL_SECONDS = 0.5
 # Spans are exported at once. MLflow runs are updated less often: the cost of an update to the run exceeds its
@@ -63,33 +64,24 @@ def moment(text: str) -> datetime:
         ) from error
 
 
-def own_observers(
-    console: Console, settings: Settings, cursor_store: CursorStore | None = None
-) -> list[Observer]:
-    """Return the observers of this project's runs, which read the owners of its assets from its code.
-
-    Args:
-        console: Console for the reason why the code cannot be loaded; runs are then exported without owners.
-        settings: Settings with the targets of the export.
-        cursor_store: Store of the positions up to which runs are exported; None for the instance.
-    """
-    owners: Owners = {}
+def owners_of(console: Console, project: Project) -> Owners:
+    """Return the owners of a project's assets; if its code cannot be loaded, print why, and return none."""
     try:
-        owners = owners_in(load(settings.project).defs.get_repository_def())
+        return owners_in(load(project).defs.get_repository_def())
     except Exception as error:  # noqa: BLE001 (user code may raise anything; the event log has all but owners)
         console.print(Text(f"Runs are exported without the owners of assets: {error}"), soft_wrap=True)
+        return {}
+
+
+def observers_of(settings: Settings, cursor_store: CursorStore | None, owners: Owners) -> list[Observer]:
+    """Return one observer for each target of the settings.
+
+    Args:
+        settings: Settings with the targets of the export.
+        cursor_store: Store of the positions up to which runs are exported; None for the instance.
+        owners: Owners of assets; empty for another instance, whose code is not available.
+    """
     return [Observer(projection, cursor_store, owners) for projection in projections_of(settings)]
-
-
-def observers_of(loaded: LoadedProject, settings: Settings) -> list[Observer]:
-    """Return the observers of the runs of this project, whose code is loaded."""
-    owners = owners_in(loaded.defs.get_repository_def())
-    return [Observer(projection, None, owners) for projection in projections_of(settings)]
-
-
-def foreign_observers(settings: Settings, cursor_store: CursorStore) -> list[Observer]:
-    """Return the observers of the runs of another instance, whose code is not available."""
-    return [Observer(projection, cursor_store) for projection in projections_of(settings)]
 
 
 def export_runs(
@@ -103,12 +95,11 @@ def export_runs(
         if record is None:
             raise ObservingError(f"There is no run {run_id} in {instance.root_directory}.")
         records.append(record)
-    failures = Failures(console)
+    export = _Export(console, instance, observers)
     for record in records:
-        for observer in observers:
-            failures.note(observer, record.dagster_run.run_id, _problem(observer, instance, record))
-    failures.print()
-    return not failures.count
+        export.add(record)
+    export.print_failures()
+    return not export.failed
 
 
 def export_all(
@@ -119,42 +110,35 @@ def export_all(
     *,
     verbose: bool,
 ) -> bool:
-    """Export all runs, the oldest first; return whether all targets accepted all of them.
+    """Export all runs since a time, the oldest first; return whether all targets accepted all of them.
 
-    Args:
-        console: Console for progress and problems.
-        instance: Instance with the runs.
-        observers: One observer for each target.
-        since: Earliest creation time; None for all runs.
-        verbose: True to print a line for each run that could not be exported.
+    With `verbose`, a line is printed for each run that could not be exported, and not for each reason.
     """
     chosen = RunsFilter(created_after=since)
     total = instance.get_runs_count(chosen)
     if not total:
         console.print("There are no runs to export.")
         return True
-    failures, cursor = Failures(console, at_once=verbose), None
+    export, cursor = _Export(console, instance, observers, at_once=verbose), None
     try:
         with Progress(console=console) as progress:
             task = progress.add_task("runs", total=total)
             while page := instance.get_run_records(chosen, RUNS_AT_ONCE, ascending=True, cursor=cursor):
                 for record in page:
-                    for observer in observers:
-                        problem = _problem(observer, instance, record)
-                        failures.note(observer, record.dagster_run.run_id, problem)
-                    description = f"runs ({failures.count} failed)" if failures.count else "runs"
+                    export.add(record)
+                    description = f"runs ({export.failed} failed)" if export.failed else "runs"
                     progress.update(task, advance=1, description=description)
                     if progress.tasks[task].completed == 1:
                         _keep_loaded()
                 cursor = page[-1].dagster_run.run_id
     finally:
-        failures.print()
+        export.print_failures()
     console.print(
         "Some runs could not be exported. Repeating the command is safe."
-        if failures.count
+        if export.failed
         else f"{total} runs exported."
     )
-    return not failures.count
+    return not export.failed
 
 
 def follow(console: Console, instance: dg.DagsterInstance, observers: Sequence[Observer]) -> bool:
@@ -232,34 +216,34 @@ def print_trace(
 
 
 @dataclass
-class Failures:
-    """The runs that could not be exported, printed with the reason.
+class _Export:
+    """Exports runs, and prints those that could not be exported.
 
-    Attributes:
-        console: Console to print on.
-        at_once: True to print a line for each run when it fails; False for one line for each reason.
-        count: Number of failures of all projections.
+    With `at_once`, each has a line as soon as it fails; otherwise, each reason has a line at the end.
     """
 
     console: Console
+    instance: dg.DagsterInstance
+    observers: Sequence[Observer]
     at_once: bool = False
-    count: int = field(default=0, init=False)
-    _by_projection: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
+    failed: int = 0  # of all projections
+    problems: dict[str, dict[str, str]] = field(default_factory=dict)  # by projection and run
 
-    def note(self, observer: Observer, run_id: str, problem: str | None) -> None:
-        """Record the result for a run; the problem is None if the run was exported."""
-        if problem is None:
-            return
-        self.count += 1
-        name = observer.projection.name
-        if self.at_once:
-            self._print(f"Run {run_id} was not exported ({name}): {problem}")
-        else:
-            self._by_projection.setdefault(name, {})[run_id] = problem
+    def add(self, record: dg.RunRecord) -> None:
+        run_id = record.dagster_run.run_id
+        for observer in self.observers:
+            name = observer.projection.name
+            try:
+                observer.export_run(self.instance, record)
+            except Exception as error:  # noqa: BLE001 (one run must not keep the others from being exported)
+                self.failed += 1
+                if self.at_once:
+                    self._print(f"Run {run_id} was not exported ({name}): {error}")
+                else:
+                    self.problems.setdefault(name, {})[run_id] = str(error)
 
-    def print(self) -> None:
-        """Print the failures that are not printed yet."""
-        for name, problems in self._by_projection.items():
+    def print_failures(self) -> None:
+        for name, problems in self.problems.items():
             for reason in by_reason(problems):
                 if reason.count == 1:
                     self._print(f"Run {reason.example} was not exported ({name}): {reason.text}")
@@ -271,15 +255,6 @@ class Failures:
 
     def _print(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
-
-
-def _problem(observer: Observer, instance: dg.DagsterInstance, record: dg.RunRecord) -> str | None:
-    """Export a run; return the reason if it could not be exported."""
-    try:
-        observer.export_run(instance, record)
-    except Exception as error:  # noqa: BLE001 (one run must not keep the others from being exported)
-        return str(error)
-    return None
 
 
 def _follow(
@@ -294,13 +269,12 @@ def _follow(
         if report.written and not is_loaded:
             _keep_loaded()
             is_loaded = True
-        if report.written or report.failures or report.refused:
-            console.print(Text(f"{_now()}  {name:<12}{report}"), soft_wrap=True)
+        lines = [str(report)] if report.written or report.failures or report.refused else []
         if report.unavailable != problem:
             problem = report.unavailable
-            console.print(
-                Text(f"{_now()}  {name:<12}{problem or 'The target is available again.'}"), soft_wrap=True
-            )
+            lines.append(problem or "The target is available again.")
+        for line in lines:
+            console.print(Text(f"{time.strftime('%H:%M:%S')}  {name:<12}{line}"), soft_wrap=True)
         stopped.wait(POLLS_SECONDS.get(name, OTHER_POLLS_SECONDS))
 
 
@@ -312,7 +286,3 @@ def _keep_loaded() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def _now() -> str:
-    return time.strftime("%H:%M:%S")

@@ -25,6 +25,7 @@ from ledgerline.ledger.dagster_internals import (
     RemoteRepositoryOrigin,
     execute_run,
 )
+from ledgerline.ledger.owners import owners_in
 from ledgerline.settings.project import Project
 
 # A file in the state folder for the output of a run that is not progress.
@@ -33,12 +34,9 @@ LOG_FILE = "run.log"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run.
+    """The result of a run, with its steps in the order in which they ended.
 
     Attributes:
-        run_id: Id of the Dagster run.
-        success: True if all steps succeeded.
-        steps: Steps in the order in which they ended.
         problem: Reason of a failure outside of all steps.
         interrupted: True if Ctrl-C or a signal ended it.
     """
@@ -52,14 +50,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Runner:
-    """Executes jobs of a project on its instance, and prints their progress.
-
-    Attributes:
-        console: Console for progress and results.
-        instance: Dagster instance.
-        settings: Settings of the project.
-        loaded: Project with its definitions.
-    """
+    """Executes jobs of a project on its instance, and prints their progress."""
 
     console: Console
     instance: dg.DagsterInstance
@@ -69,12 +60,9 @@ class Runner:
     def execute(
         self, job_name: str, batch: Batch = WHOLE, config: Mapping[str, Any] | None = None
     ) -> Outcome:
-        """Execute one run of a job, for one partition or a range of them, and print its progress.
+        """Execute one run of a job for these partitions, and print its progress.
 
-        Args:
-            job_name: Name of the job.
-            batch: Partitions of the run.
-            config: Run configuration; None for that of the job.
+        Without a run configuration, it has that of the job.
         """
         project, job = self.loaded.project, self.loaded.job(job_name)
         if not config and batch.keys:
@@ -98,7 +86,8 @@ class Runner:
     def export(self, run_ids: Sequence[str]) -> None:
         """Export runs to MLflow and the other targets of this project."""
         with self.console.status("Exporting the runs to MLflow …"):
-            observers = observing.observers_of(self.loaded, self.settings)
+            owners = owners_in(self.loaded.defs.get_repository_def())
+            observers = observing.observers_of(self.settings, None, owners)
             observing.export_runs(self.console, self.instance, observers, run_ids)
 
     def report_failure(self, outcome: Outcome) -> None:

@@ -71,7 +71,7 @@ def evaluated(
         result = runs.run(config={"analyst_scores": {"config": PRICES}})
         assert result.success
         console = Console(file=io.StringIO())
-        observers = observing.own_observers(console, runs.settings)
+        observers = observing.observers_of(runs.settings, None, {})
         exported = observing.export_runs(console, runs.instance, observers, [result.run_id])
         assert exported
         yield Evaluated(runs, fake, result, store.connect(runs.settings.tracking_uri))
