@@ -10,24 +10,18 @@ from ledgerline.cli import releases
 from ledgerline.cli.commands import OptionsError
 from ledgerline.cli.job_batches import Batch, batches
 from ledgerline.cli.partition_keys import PartitionError, between, extent, understood
-from ledgerline.cli.registered_versions import registered_versions
+from ledgerline.cli.results import registered_versions
 from ledgerline.cli.runs import Outcome, Runner
 from ledgerline.dagster.released_models.names import released_models
 
 
 @dataclass(frozen=True)
 class Given:
-    """Partitions that the options of a command name.
-
-    Attributes:
-        keys: Single partitions.
-        first: First partition of a range.
-        last: Last partition of the range; None for the first alone.
-    """
+    """Partitions that the options of a command name: single ones, or a range."""
 
     keys: Sequence[str] = ()
     first: str | None = None
-    last: str | None = None
+    last: str | None = None  # None for the first alone
 
     @property
     def is_empty(self) -> bool:

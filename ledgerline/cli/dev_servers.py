@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -49,22 +51,13 @@ class _StopRequestedError(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """A server process.
-
-    Attributes:
-        name: Name in messages.
-        command: Program and arguments.
-        url: URL of its page.
-        ready_url: URL that responds with success once the server is ready.
-        environment: Variables added to the environment of this process.
-        log: File for its output.
-    """
+    """A server process, whose output is written to its log."""
 
     name: str
     command: Sequence[str]
-    url: str
-    ready_url: str
-    environment: Mapping[str, str]
+    url: str  # of its page
+    ready_url: str  # responds with success once the server is ready
+    environment: Mapping[str, str]  # variables that are added to those of this process
     log: Path
 
 
@@ -109,29 +102,30 @@ def _servers(settings: Settings) -> list[Server]:
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     scripts = Path(sys.executable).parent
-    dagster_url = f"http://{HOST}:{settings.dagster_port}"
-    mlflow_url = f"http://{HOST}:{settings.mlflow_port}"
-    workspace = str(settings.project.root / "workspace.yaml")
-    port = str(settings.dagster_port)
+    dagster_url, mlflow_url, serving_url = (
+        f"http://{HOST}:{port}"
+        for port in (settings.dagster_port, settings.mlflow_port, settings.serving_port)
+    )
+    tracking = {} if _has_own_mlflow(settings) else {"MLFLOW_TRACKING_URI": mlflow_url}
+    workspace, port = str(settings.project.root / "workspace.yaml"), str(settings.dagster_port)
     dagster = Server(
         name="Dagster",
         command=[str(scripts / "dagster"), "dev", "-w", workspace, "-h", HOST, "-p", port],
         url=dagster_url,
         ready_url=f"{dagster_url}/server_info",
-        environment={} if _has_own_mlflow(settings) else {"MLFLOW_TRACKING_URI": mlflow_url},
+        environment=tracking,
         log=logs / "dagster.log",
     )
-    serving_url = f"http://{HOST}:{settings.serving_port}"
     serving = Server(
         name="Serving",
         command=[str(scripts / "ledgerline"), "serve", "--host", HOST, "--port", str(settings.serving_port)],
         url=f"{serving_url}/docs",
         # Serving is live, and not ready, until the first model is trained.
         ready_url=f"{serving_url}/v2/health/live",
-        environment=IMPATIENT | ({} if _has_own_mlflow(settings) else {"MLFLOW_TRACKING_URI": mlflow_url}),
+        environment=IMPATIENT | tracking,
         log=logs / "serving.log",
     )
-    if _has_own_mlflow(settings):
+    if not tracking:
         return [dagster, serving]
     options = {
         "--backend-store-uri": settings.tracking_uri,
@@ -142,11 +136,7 @@ def _servers(settings: Settings) -> list[Server]:
     }
     mlflow = Server(
         name="MLflow",
-        command=[
-            str(scripts / "mlflow"),
-            "server",
-            *(part for option in options.items() for part in option),
-        ],
+        command=[str(scripts / "mlflow"), "server", *chain.from_iterable(options.items())],
         url=mlflow_url,
         ready_url=f"{mlflow_url}/health",
         environment=MLFLOW_SERVER_ENVIRONMENT | _webhook_environment(settings),
@@ -242,7 +232,8 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         alive = _families(processes)
         for member in alive:
-            _signal(member, number)
+            with suppress(psutil.NoSuchProcess):
+                member.send_signal(number)
         psutil.wait_procs(alive, timeout=STOP_SECONDS / 3)
 
 
@@ -251,19 +242,10 @@ def _families(processes: Sequence[subprocess.Popen[bytes]]) -> list[psutil.Proce
     sessions = {process.pid for process in processes}
     members = []
     for process in psutil.process_iter():
-        try:
+        with suppress(ProcessLookupError, PermissionError):
             if os.getsid(process.pid) in sessions:
                 members.append(process)
-        except (ProcessLookupError, PermissionError):
-            continue
     return members
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return
 
 
 def _request_stop(number: int, frame: FrameType | None) -> None:

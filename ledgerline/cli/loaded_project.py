@@ -25,12 +25,7 @@ class UnknownJobError(LedgerlineError):
 
 @dataclass(frozen=True)
 class LoadedProject:
-    """A project with its definitions.
-
-    Attributes:
-        project: The project.
-        defs: Its Dagster definitions.
-    """
+    """A project with its Dagster definitions."""
 
     project: Project
     defs: dg.Definitions

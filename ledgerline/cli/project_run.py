@@ -1,24 +1,47 @@
-"""Runs the jobs that the project names in order, and prints the results, for `ledgerline run`."""
+"""Lists the jobs of a project, or runs those that it names and prints the results, for `ledgerline run`."""
 
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from ledgerline.cleaning.passwords import without_password
 from ledgerline.cli import observing, releases
-from ledgerline.cli.registered_versions import NewVersion, registered_versions
+from ledgerline.cli.loaded_project import LoadedProject
+from ledgerline.cli.partition_keys import extent
 from ledgerline.cli.releases import Release
+from ledgerline.cli.results import NewVersion, print_summaries, registered_versions
 from ledgerline.cli.run_plan import PlannedJob
 from ledgerline.cli.runs import Outcome, Runner
-from ledgerline.cli.summaries import print_summaries
 from ledgerline.dagster.released_models.names import released_models
 from ledgerline.settings.project import Project
 
 # The shortest phase in the traces that are printed; `ledgerline trace` prints more.
 MIN_SECONDS = 0.5
+
+
+def print_jobs(console: Console, loaded: LoadedProject) -> None:
+    """Print the jobs of a project with their partitions, and the commands that run them."""
+    if not loaded.job_names:
+        console.print(Text(f"{loaded.project.module} defines no jobs."))
+        return
+    table = Table("job", "partitions", "what it does", title="Choose a job to run", title_justify="left")
+    for name in loaded.job_names:
+        job = loaded.job(name)
+        partitions = "" if job.partitions_def is None else extent(job.partitions_def)
+        table.add_row(Text(name), Text(partitions), Text(job.description or ""))
+    console.print(table)
+    console.print(
+        Text(
+            "`ledgerline run JOB` runs one of them. The jobs that `ledgerline run` runs without a name are "
+            'declared in pyproject.toml: run = ["JOB", ...] in [tool.ledgerline].'
+        ),
+        soft_wrap=True,
+    )
 
 
 def run_all(runner: Runner, plan: Sequence[PlannedJob]) -> bool:

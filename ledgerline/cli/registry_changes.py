@@ -5,20 +5,13 @@ can be approved and rolled back, too; the journal records the author.
 """
 
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Never
+from typing import Annotated, Literal, Never
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from ledgerline.cli.commands import loaded_project, prepared_settings
-
-if TYPE_CHECKING:
-    from ledgerline.cli.releases import Release
-    from ledgerline.cli.runs import Runner
-    from ledgerline.dagster.released_models.names import ReleaseNames
 
 Model = Annotated[
     str | None,
@@ -45,13 +38,7 @@ def compare(
 
     The exit code is 1 if a gate refuses the version.
     """
-    with _runner(model) as (runner, names):
-        from ledgerline.cli import releases
-        from ledgerline.cli.released import partition_of_versions
-
-        key = None if partition is None else partition_of_versions(runner.loaded, names, partition)
-        config = _given(version=version, against=against, partition=key)
-        _end_with(runner, releases.compare(runner, names, config))
+    _run("compare", model, partition, version=version, against=against)
 
 
 def replay(
@@ -69,21 +56,12 @@ def replay(
     """
     from ledgerline.cli.observing import moment
 
-    start = moment(since)
-    with _runner(model) as (runner, names):
-        from ledgerline.cli import releases
-
-        config = _given(version=version, replay_since=start.isoformat())
-        _end_with(runner, releases.compare(runner, names, config))
+    _run("compare", model, version=version, replay_since=moment(since).isoformat())
 
 
 def promote(model: Model = None, *, version: OfStaging = None, reason: Reason = "", by: By = None) -> None:
     """Promote a version that was compared with the current one in production, and passed every gate."""
-    with _runner(model) as (runner, names):
-        from ledgerline.cli import releases
-
-        config = _given(action="promote", version=version, reason=reason, approver=by or _user())
-        _end_with(runner, releases.promote(runner, names, config))
+    _run("promote", model, action="promote", version=version, reason=reason, approver=by or _user())
 
 
 def rollback(
@@ -104,11 +82,7 @@ def rollback(
     if model is not None and model not in released_models(loaded.defs):
         _rollback_alone(model, to, reason, by or _user())
         return
-    with _runner(model) as (runner, names):
-        from ledgerline.cli import releases
-
-        config = _given(action="rollback", version=to, reason=reason, approver=by or _user())
-        _end_with(runner, releases.promote(runner, names, config))
+    _run("promote", model, action="rollback", version=to, reason=reason, approver=by or _user())
 
 
 def approve(
@@ -156,29 +130,25 @@ def _rollback_alone(model: str, to: int | None, reason: str, by: str) -> None:
     Console().print(f"{PRODUCTION} of {model}: version [bold]{moved.version}[/]")
 
 
-@contextmanager
-def _runner(model: str | None) -> "Iterator[tuple[Runner, ReleaseNames]]":
-    """Prepare to run the jobs that release a model."""
+def _run(
+    job: Literal["compare", "promote"], model: str | None, partition: str | None = None, **given: object
+) -> Never:
+    """Run a job that releases a model with the values that are given, and end with its exit status."""
     settings = prepared_settings()
     loaded = loaded_project(settings)
-    from ledgerline.cli import runs
-    from ledgerline.cli.released import released_model
+    from ledgerline.cli import releases, runs
+    from ledgerline.cli.released import partition_of_versions, released_model
 
     names = released_model(loaded, model)
+    config = {name: value for name, value in given.items() if value is not None}
     with runs.local_instance(settings) as instance, runs.runner(instance, settings, loaded) as runner:
-        yield runner, names
-
-
-def _end_with(runner: "Runner", release: "Release") -> Never:
-    from ledgerline.cli import releases
-
-    runner.export([release.outcome.run_id])
-    releases.report(runner, release)
+        if partition is not None:
+            config["partition"] = partition_of_versions(loaded, names, partition)
+        run = releases.compare if job == "compare" else releases.promote
+        release = run(runner, names, config)
+        runner.export([release.outcome.run_id])
+        releases.report(runner, release)
     raise typer.Exit(0 if release.is_as_wanted else 1)
-
-
-def _given(**values: object) -> Mapping[str, object]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _user() -> str:

@@ -24,8 +24,6 @@ class Release:
     """The result of a run that compares or promotes.
 
     Attributes:
-        names: Names of the model and of the definitions that release it.
-        outcome: Outcome of the Dagster run.
         evaluated: Comparison that the run made; None if it made no comparison.
         production: Version in production afterwards, or None.
         not_moved: Reasons why production was not moved, by decision (released_models/production.py); empty if
@@ -55,13 +53,7 @@ def compare(runner: Runner, names: ReleaseNames, config: Mapping[str, Any]) -> R
 
 
 def release(runner: Runner, names: ReleaseNames, version: int | None) -> Release:
-    """Compare a version with production, and promote it if it passes every gate.
-
-    Args:
-        runner: Runner that executes the job.
-        names: Names of the model and of the definitions that release it.
-        version: Version to release; None for the one in staging.
-    """
+    """Compare a version, or the one in staging, with production; promote it if it passes every gate."""
     config = {} if version is None else {"version": version}
     ops = {names.comparison_op: config, names.production_op: config}
     return _run(runner, names, names.release_job, ops)
@@ -109,12 +101,11 @@ def _run(
 
 
 def _not_moved(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
-    events = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION).records
-    observations = [event.asset_observation for event in events]
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION).records
     return {
         str(each.metadata[DECISION].value): each.description or ""
-        for each in observations
-        if each is not None and DECISION in each.metadata
+        for record in records
+        if (each := record.asset_observation) is not None and DECISION in each.metadata
     }
 
 

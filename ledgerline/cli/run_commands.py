@@ -72,28 +72,22 @@ def backfill(
 def _run_project(partitions: list[str] | None, *, fresh: bool) -> Never:
     settings = prepared_settings()
     loaded = loaded_project(settings)
-    from ledgerline.cli import jobs_there, project_run, run_plan, runs
+    from ledgerline.cli import project_run, run_plan, runs
 
     project = settings.project
     with runs.local_instance(settings) as instance:
         if not project.run:
-            jobs_there.print_jobs(wide_console(), loaded)
+            project_run.print_jobs(wide_console(), loaded)
             raise typer.Exit(2)
-        requested = _only(partitions) or project.run_partition
+        if partitions and len(partitions) > 1:
+            raise OptionsError(
+                "Without a job, --partition can be given only once.", "For several: ledgerline backfill JOB."
+            )
+        requested = partitions[0] if partitions else project.run_partition
         plan = run_plan.plan(instance, loaded, project.run, requested, fresh=fresh)
         with runs.runner(instance, settings, loaded) as runner:
             success = project_run.run_all(runner, plan)
     raise typer.Exit(0 if success else 1)
-
-
-def _only(partitions: list[str] | None) -> str | None:
-    if not partitions:
-        return None
-    if len(partitions) > 1:
-        raise OptionsError(
-            "Without a job, --partition can be given only once.", "For several: ledgerline backfill JOB."
-        )
-    return partitions[0]
 
 
 def _run_job(

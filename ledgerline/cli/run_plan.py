@@ -5,7 +5,7 @@ partitions. It runs for the requested partition. By Dagster's partition mappings
 partitions that it needs, and later jobs for the last of the partitions that depend on it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -23,7 +23,6 @@ class PlannedJob:
     """A job and the partitions to run it for.
 
     Attributes:
-        name: Name of the job.
         partitions: Partitions that must be materialised; empty for a job without partitions.
         batches: Runs that are still to be executed.
         possible: For a job after the main one, all partitions that depend on those of the main job.
@@ -58,7 +57,13 @@ def plan(
     """
     jobs = [loaded.job(name) for name in names]
     main = _main_jobs(loaded, jobs)
-    chosen = {job.name: _chosen(job, requested) for job in main if job.partitions_def is not None}
+    chosen = {
+        job.name: _last(job.name, definition)
+        if requested is None
+        else understood(definition, requested, job.name)
+        for job in main
+        if (definition := job.partitions_def) is not None
+    }
     if requested is not None and not chosen:
         subject = f"{' and '.join(job.name for job in main)} has no" if main else "no job has"
         raise PartitionError(
@@ -81,10 +86,10 @@ def plan(
             keys = in_order(definition, list(needed[job.name]))
             runs = _runs(job, keys if fresh else missing(instance, loaded, job.name, keys))
         else:
-            window = _window(main, chosen)
             possible = downstream(loaded, job, known) if place > first_of_main else ()
-            possible = _within(definition, possible, window)
-            keys = [possible[-1] if possible else _same_or_last(job, chosen.values())]
+            possible = _within(definition, possible, _window(main, chosen))
+            same = (key for key in chosen.values() if definition.has_partition_key(key))
+            keys = [possible[-1] if possible else next(same, None) or _last(job.name, definition)]
             runs = batches(job, keys)
         planned.append(PlannedJob(job.name, keys, runs, possible))
         known |= {key: set(keys) for key in partitioned_assets_of(job)}
@@ -97,18 +102,10 @@ def _main_jobs(loaded: LoadedProject, jobs: Sequence[dg.JobDefinition]) -> list[
     return registering or [job for job in jobs if job.partitions_def is not None][-1:]
 
 
-def _chosen(job: dg.JobDefinition, requested: str | None) -> str:
-    definition = job.partitions_def
-    assert definition is not None  # noqa: S101 (callers pass only partitioned jobs)
-    if requested is not None:
-        return understood(definition, requested, job.name)
-    return _last(job, definition)
-
-
-def _last(job: dg.JobDefinition, definition: dg.PartitionsDefinition) -> str:
+def _last(job_name: str, definition: dg.PartitionsDefinition) -> str:
     last = definition.get_last_partition_key()
     if last is None:
-        raise PartitionError(f"{job.name} has no partitions yet.", "Add some first.")
+        raise PartitionError(f"{job_name} has no partitions yet.", "Add some first.")
     return str(last)
 
 
@@ -151,15 +148,6 @@ def _within(
     starts = {key: definition.start_time_for_partition_key(key).timestamp() for key in keys}
     inside = [key for key in keys if window.start.timestamp() <= starts[key] < window.end.timestamp()]
     return inside or keys
-
-
-def _same_or_last(job: dg.JobDefinition, chosen: Iterable[str]) -> str:
-    definition = job.partitions_def
-    assert definition is not None  # noqa: S101 (callers pass only partitioned jobs)
-    for key in chosen:
-        if definition.has_partition_key(key):
-            return key
-    return _last(job, definition)
 
 
 def _runs(job: dg.JobDefinition, keys: Sequence[str]) -> list[Batch]:

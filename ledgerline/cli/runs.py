@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import yaml
 from rich.console import Console
 from rich.text import Text
 
 from ledgerline.cli import observing, progress, run_config
-from ledgerline.cli.code_locations import location_name
 from ledgerline.cli.job_batches import WHOLE, Batch
 from ledgerline.cli.loaded_project import ATTRIBUTE, LoadedProject
 from ledgerline.dagster.executors import start_warm_process
@@ -30,6 +30,7 @@ from ledgerline.settings.project import Project
 
 # A file in the state folder for the output of a run that is not progress.
 LOG_FILE = "run.log"
+WORKSPACE_FILE = "workspace.yaml"
 
 
 @dataclass(frozen=True)
@@ -153,5 +154,21 @@ def _code_location(project: Project) -> RemoteRepositoryOrigin:
     target = LoadableTargetOrigin(
         executable_path=sys.executable, module_name=project.module, working_directory=str(project.root)
     )
-    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name(project))
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, _location_name(project))
     return RemoteRepositoryOrigin(location, repository_name="__repository__")
+
+
+def _location_name(project: Project) -> str:
+    """Return the name of the code location in the workspace, or else, as Dagster does, that of the module."""
+    try:
+        workspace = yaml.safe_load((project.root / WORKSPACE_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return (
+            project.module
+        )  # runs of the command line need no workspace, and `dagster dev` reports a wrong one
+    entries = workspace.get("load_from") if isinstance(workspace, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
+        module = entry.get("python_module") if isinstance(entry, dict) else None
+        if isinstance(module, dict) and module.get("module_name") == project.module:
+            return str(module.get("location_name") or project.module)
+    return project.module

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,7 +12,6 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from ledgerline.cli import version_columns
 from ledgerline.ledger.ids import RUN_ID_TAG
 from ledgerline.registry.history import (
     OUTSIDE,
@@ -24,7 +24,7 @@ from ledgerline.registry.history import (
     version_text,
 )
 from ledgerline.registry.inconsistencies import Snapshot
-from ledgerline.registry.provenance import PARTITION_TAG, TRAINED_ON_TAG
+from ledgerline.registry.provenance import PARTITION_TAG, TRAINED_ON_TAG, described, partition_of
 from ledgerline.registry.registry import Model, Registry
 from ledgerline.registry.stages import ALIASES, PRODUCTION
 from ledgerline.registry.versions import MONTH_TAG, SHA256_TAG, TRAINING_DAYS_TAG, Version
@@ -32,6 +32,11 @@ from ledgerline.registry.versions import MONTH_TAG, SHA256_TAG, TRAINING_DAYS_TA
 MISSING = Text("missing", style="dim")
 ROW_TAGS = (SHA256_TAG, RUN_ID_TAG)
 DESCRIBED_TAGS = {PARTITION_TAG, MONTH_TAG, TRAINED_ON_TAG, TRAINING_DAYS_TAG}
+
+# Only metrics are written as decimal fractions at registration.
+METRIC = re.compile(r"-?\d+\.\d+")
+MAX_METRICS = 4
+MAX_CHARACTERS = 6  # of a metric
 
 
 def print_models(console: Console, registry: Registry) -> None:
@@ -60,13 +65,13 @@ def print_history(console: Console, model: Model, at: datetime | None, as_json: 
     snapshot = model.snapshot()
     history = snapshot.history
     if as_json:
-        differences = [asdict(difference) for difference in snapshot.differences]
-        records = (
+        document: dict[str, Any] = (
             {"entries": [_document(entry) for entry in history.entries]}
             if at is None
             else {"periods": [_period_document(period) for period in history.periods_at(at)]}
         )
-        console.print_json(json.dumps({**records, "differences": differences}))
+        document["differences"] = [asdict(difference) for difference in snapshot.differences]
+        console.print_json(json.dumps(document, default=datetime.isoformat))
         return
     if at is not None:
         _print_periods(console, model.name, at, history.periods_at(at))
@@ -86,7 +91,7 @@ def print_reconciliation(console: Console, model: Model) -> None:
 
 def _print_versions(console: Console, model: Model, history: History) -> None:
     versions = model.versions()
-    metrics = version_columns.metric_names(versions)
+    metrics = _metric_names(versions)
     titles = [metric.replace("_", " ") for metric in metrics]
     columns = ("version", "stage", "partition", "trained on", *titles, "evaluated", "registered (UTC)")
     table = Table(*(Column(Text(column)) for column in columns), title=Text(model.name))
@@ -95,9 +100,9 @@ def _print_versions(console: Console, model: Model, history: History) -> None:
         table.add_row(
             str(version.number),
             history.stage_of(version.number) or "",
-            _text(version_columns.partition(version)),
-            _text(version_columns.trained_on(version)),
-            *(_text(version_columns.metric(version, metric)) for metric in metrics),
+            _text(partition_of(version)),
+            _trained_on(version),
+            *(_metric(version, metric) for metric in metrics),
             "" if evaluation is None else _decision(evaluation),
             f"{version.created_at:%Y-%m-%d %H:%M}",
         )
@@ -110,8 +115,8 @@ def _print_version(console: Console, version: Version, history: History) -> None
     table.add_row("stage", history.stage_of(version.number) or "none")
     table.add_row("registered", f"{version.created_at:%Y-%m-%d %H:%M:%S} UTC")
     table.add_row("training run", version.run_id or MISSING)
-    table.add_row("partition", _text(version_columns.partition(version)))
-    table.add_row("trained on", _text(version_columns.trained_on(version)))
+    table.add_row("partition", _text(partition_of(version)))
+    table.add_row("trained on", _trained_on(version))
     for tag in ROW_TAGS:
         table.add_row(tag, _text(version.tags.get(tag)))
     for tag, value in sorted(version.tags.items()):
@@ -131,13 +136,8 @@ def _print_entries(console: Console, model: Model, history: History) -> None:
         console.print(f"The journal of {model.name} has no entries.")
         return
     # In 80 columns, "by" and "reason" must remain readable, so the others wrap.
-    columns = (
-        Column("#"),
-        Column("when (UTC)", min_width=10),
-        Column("what"),
-        Column("by", min_width=12),
-        Column("reason", min_width=16),
-    )
+    widths = {"#": None, "when (UTC)": 10, "what": None, "by": 12, "reason": 16}
+    columns = (Column(name, min_width=width) for name, width in widths.items())
     table = Table(*columns, title=Text(f"Journal of {model.name}"), title_justify="left")
     for entry in history.entries:
         cells = (str(entry.number), _when(entry), _text_of(entry), _by(entry), _reason(entry))
@@ -174,6 +174,24 @@ def _text(value: str | None) -> Text:
     return Text(value) if value else MISSING
 
 
+def _trained_on(version: Version) -> Text:
+    recorded = version.tags.get(TRAINED_ON_TAG) or version.tags.get(TRAINING_DAYS_TAG)
+    return _text(described(recorded) if recorded else None)
+
+
+def _metric_names(versions: Sequence[Version]) -> list[str]:
+    """Return the metrics that most versions have, sorted by name."""
+    counts = Counter(
+        name for version in versions for name, value in version.tags.items() if METRIC.fullmatch(value)
+    )
+    return sorted(sorted(counts, key=lambda name: (-counts[name], name))[:MAX_METRICS])
+
+
+def _metric(version: Version, name: str) -> Text:
+    value = version.tags.get(name, "")
+    return _text(value[:MAX_CHARACTERS] if METRIC.fullmatch(value) else None)
+
+
 def _is_about(entry: Entry, number: int) -> bool:
     record = entry.record
     if isinstance(record, Move):
@@ -206,7 +224,7 @@ def _by(entry: Entry) -> str:
 def _reason(entry: Entry) -> str:
     record = entry.record
     if isinstance(record, Evaluation):
-        return f"broke {', '.join(record.broken_rules)}" if record.broken_rules else ""
+        return f"failed {', '.join(record.broken_rules)}" if record.broken_rules else ""
     return record.reason
 
 
@@ -219,19 +237,12 @@ def _document(entry: Entry) -> dict[str, Any]:
     document = {"entry": entry.number, "kind": kind, **asdict(entry.record)}
     if entry.end is not None:
         document |= {"ended_at": entry.end.at, "moved": entry.end.moved}
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value for name, value in document.items()
-    }
+    return document
 
 
 def _period_document(period: AliasPeriod) -> dict[str, Any]:
-    return {
-        "version": period.version,
-        "since": period.since.isoformat(),
-        "since_at_earliest": period.since_at_earliest.isoformat() if period.since_at_earliest else None,
-        "until": period.until.isoformat() if period.until else None,
-        "entry": _document(period.entry),
-    }
+    names = "version", "since", "since_at_earliest", "until"
+    return {**{name: getattr(period, name) for name in names}, "entry": _document(period.entry)}
 
 
 def _precise(moment: datetime) -> str:

@@ -23,12 +23,6 @@ MIN_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class _Line:
-    guide: str
-    span: ReadableSpan
-
-
-@dataclass(frozen=True)
 class _Name:
     """A name, which is truncated if necessary, and the marks beside it, which are never truncated."""
 
@@ -66,14 +60,15 @@ def trace_tree(run: RunHistory, least_seconds: float = MIN_SECONDS) -> Table:
         name = _Name(Text(f"run {run.title}", style="bold"), Text())
         table.add_row(name, "", Text("running", style="cyan"), "")
     for parent in (0, root_id) if 0 not in children else (0,):
-        for line in _lines(children, parent, "", least_seconds):
-            table.add_row(*_cells(line, begin, end))
+        for guide, span in _lines(children, parent, "", least_seconds):
+            table.add_row(*_cells(guide, span, begin, end))
     return table
 
 
 def _lines(
     children: dict[int, list[ReadableSpan]], parent: int, guide: str, least_seconds: float
-) -> Iterator[_Line]:
+) -> Iterator[tuple[str, ReadableSpan]]:
+    """Yield the spans below a parent in order, each after the guide in front of its name."""
     listed = [span for span in children.get(parent, []) if _is_listed(span, children, least_seconds)]
     listed.sort(key=lambda span: span.start_time or 0)
     for span in listed:
@@ -82,7 +77,7 @@ def _lines(
         else:
             last = span is listed[-1]
             own, below = guide + ("└─ " if last else "├─ "), guide + ("   " if last else "│  ")
-        yield _Line(own, span)
+        yield own, span
         if span.context is not None:
             yield from _lines(children, span.context.span_id, below, least_seconds)
 
@@ -94,11 +89,10 @@ def _is_listed(span: ReadableSpan, children: dict[int, list[ReadableSpan]], leas
     return not is_phase or has_children or _failed(span) or _seconds(span) >= least_seconds
 
 
-def _cells(line: _Line, begin: int, end: int) -> tuple[_Name, Text, Text, Text]:
-    span = line.span
+def _cells(guide: str, span: ReadableSpan, begin: int, end: int) -> tuple[_Name, Text, Text, Text]:
     attributes = span.attributes or {}
     is_step = names.OUTCOME in attributes
-    name = Text.assemble((line.guide, "dim"), (span.name, "bold" if is_step or not line.guide else ""))
+    name = Text.assemble((guide, "dim"), (span.name, "bold" if is_step or not guide else ""))
     marks = Text()
     attempt = attributes.get(names.ATTEMPT)
     if is_step and isinstance(attempt, int) and attempt > 1:

@@ -48,32 +48,24 @@ def register(console: Console, tracking_uri: str, url: str, secret: str | None, 
     client = connect(tracking_uri)
     webhook = webhooks.register(client, url, secret, name)
     receiver = without_password(webhook.url)
-    console.print(
-        Text(f"MLflow sends changes of its registry to {receiver} (webhook {webhook.name!r})."),
-        soft_wrap=True,
-    )
+    sends = f"MLflow sends changes of its registry to {receiver} (webhook {webhook.name!r})."
+    console.print(Text(sends), soft_wrap=True)
     problem = webhooks.send_test(client, webhook)
     if problem is None:
         console.print("A test delivery was accepted.")
         return True
-    console.print(
-        Text(
-            f"A test delivery was not accepted: {problem}\n"
-            "Check that `ledgerline registry listen` or `ledgerline serve` is running there, with the same "
-            f"LEDGERLINE_WEBHOOK_SECRET and the path {PATH}. Repeating the command is safe.\n"
-            f"{webhooks.SERVER_NEEDS}"
-        ),
-        soft_wrap=True,
+    message = (
+        f"A test delivery was not accepted: {problem}\n"
+        "Check that `ledgerline registry listen` or `ledgerline serve` is running there, with the same "
+        f"LEDGERLINE_WEBHOOK_SECRET and the path {PATH}. Repeating the command is safe.\n"
+        f"{webhooks.SERVER_NEEDS}"
     )
+    console.print(Text(message), soft_wrap=True)
     return False
 
 
 def listen(
-    console: Console,
-    instance: dg.DagsterInstance,
-    secret: str | None,
-    host: str = HOST,
-    port: int = PORT,
+    console: Console, instance: dg.DagsterInstance, secret: str | None, host: str = HOST, port: int = PORT
 ) -> None:
     """Notify the sensors of an instance of each webhook that MLflow sends, until Ctrl-C or SIGTERM.
 
@@ -137,12 +129,13 @@ class _Log:
 
     def accepted(self, delivery: Delivery) -> None:
         self._refused.clear()
-        words = [f"{delivery.entity}.{delivery.action}", delivery.model]
-        if delivery.version:
-            words.append(f"version {delivery.version}")
-        if delivery.alias:
-            words.append(f"alias {delivery.alias}")
-        self._print(" ".join(word for word in words if word))
+        words = (
+            f"{delivery.entity}.{delivery.action}",
+            delivery.model,
+            delivery.version and f"version {delivery.version}",
+            delivery.alias and f"alias {delivery.alias}",
+        )
+        self._print(" ".join(filter(None, words)))
 
     def refused(self, reason: str) -> None:
         if reason in self._refused:

@@ -90,7 +90,7 @@ def test_the_history_has_the_change_its_author_and_its_cause(registry: Registry)
         [
             "version 2 against the baseline: refused",
             "Dagster run 0d9c3b0e",
-            "broke calibrated, fast_enough",
+            "failed calibrated, fast_enough",
         ],
         ["version 1 approved", "Ada", "looks good"],
         ["production: none -> 1, promotion", "Ada", "it is time"],
@@ -243,4 +243,4 @@ def test_authors_and_causes_fit_into_eighty_columns(registry: Registry) -> None:
     words = [" ".join(cell for cell in column if cell) for column in zip(*cells, strict=True)]
     assert "Dagster run 0d9c3b0e" in words[3]
     assert words[3].endswith("Ada Ada unknown")
-    assert words[4] == "broke calibrated, fast_enough looks good it is time changed outside, no evidence"
+    assert words[4] == "failed calibrated, fast_enough looks good it is time changed outside, no evidence"
