@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -27,11 +26,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class ExecutionView(Watcher):
-    """Prints the finished parts of an execution, and below them the current one.
-
-    Args:
-        console: Console to print on; the current part is printed on a terminal only.
-    """
+    """Prints the finished parts of an execution, and below them the current one, on a terminal only."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -45,9 +40,7 @@ class ExecutionView(Watcher):
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def recalled(self, memories: Sequence[Recalled]) -> None:
@@ -108,27 +101,19 @@ def print_execution(console: Console, execution: Execution, trace_page: str | No
     console.print()
     console.print(Text(printable(execution.answer) or "There is no answer.", "bold"), soft_wrap=True)
     if execution.stopped_by is not None:
-        console.print(
-            Text(
-                f"The limit of {execution.stopped_by.value} ended the execution (LEDGERLINE_AGENT_*).", "red"
-            )
-        )
+        limit = f"The limit of {execution.stopped_by.value} ended the execution (LEDGERLINE_AGENT_*)."
+        console.print(Text(limit, "red"))
     elif execution.outcome in NO_ANSWER:
         console.print(Text(NO_ANSWER[execution.outcome], "red"), soft_wrap=True)
     usage = execution.usage
     tools = f", {len(execution.tools)} tool calls" if execution.tools else ""
-    prompt = execution.prompt
-    if execution.prompt_version is not None:
-        prompt += f" version {execution.prompt_version}"
-    console.print()
-    console.print(
-        Text(
-            f"{execution.seconds:.1f} s, {execution.turns} turns{tools}, {usage.input_tokens:,} tokens in, "
-            f"{usage.output_tokens:,} out, {execution.model}, prompt {prompt}",
-            "dim",
-        ),
-        soft_wrap=True,
+    version = "" if execution.prompt_version is None else f" version {execution.prompt_version}"
+    facts = (
+        f"{execution.seconds:.1f} s, {execution.turns} turns{tools}, {usage.input_tokens:,} tokens in, "
+        f"{usage.output_tokens:,} out, {execution.model}, prompt {execution.prompt}{version}"
     )
+    console.print()
+    console.print(Text(facts, "dim"), soft_wrap=True)
     if trace_page is not None:
         console.print(Text(f"trace: {trace_page}", "dim"), soft_wrap=True)
 
@@ -144,8 +129,7 @@ def _readable(arguments: Mapping[str, Any] | str) -> str:
     """Return arguments as text; a single text argument without its name."""
     if isinstance(arguments, str):
         return arguments
-    if len(arguments) == 1:
-        (only,) = arguments.values()
-        if isinstance(only, str):
+    match list(arguments.values()):
+        case [str(only)]:
             return " ".join(only.split())
     return json.dumps(dict(arguments))

@@ -13,15 +13,10 @@ RANGE_END = "dagster/asset_partition_range_end"
 
 @dataclass(frozen=True)
 class Batch:
-    """The partitions of one run.
-
-    Attributes:
-        keys: Partition keys, in order; empty for a job without partitions.
-        tags: Tags of the run that name the partitions for Dagster.
-    """
+    """The partitions of one run, in order; none for a job without partitions."""
 
     keys: tuple[str, ...] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)  # of the run; they name the partitions for Dagster
 
     def __str__(self) -> str:
         return " to ".join(dict.fromkeys([*self.keys[:1], *self.keys[-1:]]))

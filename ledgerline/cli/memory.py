@@ -25,10 +25,9 @@ def list_entries(
 
     with _opened() as memory:
         table = Table(title=f"{memory.count:,} entries")
-        for column in ("key", "kind", "when (UTC)", "what"):
-            table.add_column(
-                column, overflow="fold" if column == "key" else "ellipsis", no_wrap=column != "key"
-            )
+        table.add_column("key", overflow="fold")
+        for column in ("kind", "when (UTC)", "what"):
+            table.add_column(column, no_wrap=True)
         for entry in memory.entries(limit):
             what = " ".join(entry.text.split())
             table.add_row(entry.key, entry.kind, f"{entry.created:%Y-%m-%d %H:%M}", what[:MAX_CHARACTERS])

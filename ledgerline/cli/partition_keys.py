@@ -43,21 +43,22 @@ def understood(definition: dg.PartitionsDefinition, text: str, owner: str) -> st
     if isinstance(definition, dg.TimeWindowPartitionsDefinition):
         return _of_time(definition, text, owner)
     keys = definition.get_partition_keys()
-    _require_some(definition, keys, owner)
-    close = get_close_matches(text.casefold(), {key.casefold(): key for key in keys}, n=MAX_NEAREST)
+    if not keys:
+        named = f" of {definition.name!r}" if isinstance(definition, dg.DynamicPartitionsDefinition) else ""
+        raise PartitionError(
+            f"{owner} has no partitions yet.", f"Add keys{named} first, by a sensor or in the Dagster UI."
+        )
     by_folded = {key.casefold(): key for key in keys}
+    close = get_close_matches(text.casefold(), by_folded, n=MAX_NEAREST)
     hint = _nearest_are([by_folded[each] for each in close]) if len(keys) > MAX_LISTED else ""
-    raise PartitionError(f"{text!r} is not a partition of {owner}.", f"Choose {_choice(keys)}.{hint}")
+    choice = f"one of {'the ' if len(keys) > MAX_LISTED else ''}{_listed(keys)}"
+    raise PartitionError(f"{text!r} is not a partition of {owner}.", f"Choose {choice}.{hint}")
 
 
 def between(definition: dg.PartitionsDefinition, first: str, last: str, owner: str) -> list[str]:
     """Return the keys from one partition to another, both included; with several dimensions, a block.
 
-    Args:
-        definition: Existing partitions.
-        first: First partition, as `understood` takes it.
-        last: Last partition.
-        owner: Job with these partitions, for messages.
+    The arguments are those of `understood`.
 
     Raises:
         PartitionError: One of the two does not exist, or the last is before the first.
@@ -119,19 +120,6 @@ def _of_time(definition: dg.TimeWindowPartitionsDefinition, text: str, owner: st
     raise PartitionError(
         f"{text!r} is not a partition of {owner}.", f"Choose one from {first} to {last}.{hint}"
     )
-
-
-def _require_some(definition: dg.PartitionsDefinition, keys: Sequence[str], owner: str) -> None:
-    if keys:
-        return
-    named = f" of {definition.name!r}" if isinstance(definition, dg.DynamicPartitionsDefinition) else ""
-    raise PartitionError(
-        f"{owner} has no partitions yet.", f"Add keys{named} first, by a sensor or in the Dagster UI."
-    )
-
-
-def _choice(keys: Sequence[str]) -> str:
-    return f"one of {_listed(keys)}" if len(keys) <= MAX_LISTED else f"one of the {_listed(keys)}"
 
 
 def _listed(keys: Sequence[str]) -> str:

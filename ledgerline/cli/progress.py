@@ -47,9 +47,7 @@ class Step:
     @property
     def seconds(self) -> float:
         """Duration in seconds, until now if it has not ended."""
-        if self.started is None:
-            return 0.0
-        return (self.ended or time.time()) - self.started
+        return 0.0 if self.started is None else (self.ended or time.time()) - self.started
 
 
 class RunView:
@@ -113,13 +111,12 @@ def displayed(console: Console, instance: dg.DagsterInstance, run_id: str, title
             cursor: str | None = None
             while True:
                 last_round = finished.is_set()
-                connection = instance.get_records_for_run(run_id, cursor=cursor)
-                cursor = connection.cursor
-                for record in connection.records:
-                    ended = view.feed(record)
-                    if ended is not None:
+                page = instance.get_records_for_run(run_id, cursor=cursor)
+                cursor = page.cursor
+                for record in page.records:
+                    if (ended := view.feed(record)) is not None:
                         live.console.print(_line(ended))
-                if connection.has_more:
+                if page.has_more:
                     continue
                 if last_round:
                     return
@@ -154,10 +151,10 @@ def _line(step: Step) -> Text:
 
 
 def _now(view: RunView) -> RenderableType:
-    running = [step for step in list(view.steps.values()) if step.state == "running"]
     lines = [
         Spinner("dots", Text(f"{step.key:<26}{step.seconds:6.1f} s  {step.doing}", style="cyan"))
-        for step in running
+        for step in list(view.steps.values())
+        if step.state == "running"
     ]
     return Group(*lines) if lines else Spinner("dots", Text("starting", style="dim"))
 
@@ -165,6 +162,5 @@ def _now(view: RunView) -> RenderableType:
 def _own_error(info: "dg.SerializableErrorInfo") -> str:
     """Return the error of the step as one paragraph; a PermanentFailure without its class name."""
     error = error_from(info)
-    return (
-        error.message if error.type.endswith(PermanentFailure.__name__) else f"{error.type}: {error.message}"
-    )
+    is_own = error.type.endswith(PermanentFailure.__name__)
+    return error.message if is_own else f"{error.type}: {error.message}"

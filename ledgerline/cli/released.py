@@ -13,11 +13,7 @@ class ReleasedModelError(LedgerlineError):
 
 
 def released_model(loaded: LoadedProject, given: str | None) -> ReleaseNames:
-    """Return the names of a model and of the definitions that release it.
-
-    Args:
-        loaded: The project.
-        given: Name of the model; None for the only one that the definitions release.
+    """Return the names of a model, or of the only one, and of the definitions that release it.
 
     Raises:
         ReleasedModelError: The definitions do not release the model, or release several.

@@ -13,27 +13,14 @@ TYPED = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2})(?:[T -](\d{2})(?::(\d{2})(?::
 
 @dataclass(frozen=True)
 class Period:
-    """A year, month, day, hour or minute.
-
-    Attributes:
-        start: Beginning.
-        end: Beginning of the next period.
-    """
+    """A year, month, day, hour or minute; its end is the start of the next one."""
 
     start: datetime
     end: datetime
 
     @classmethod
     def typed(cls, text: str, zone: str) -> Self | None:
-        """Parse a period: 2013, 2013-07, 2013-07-01, 2013-07-01T05 or 2013-07-01T05:30.
-
-        Args:
-            text: Text to parse.
-            zone: Name of its time zone.
-
-        Returns:
-            The period; None if the text is not a period.
-        """
+        """Parse 2013, 2013-07, 2013-07-01, 2013-07-01T05 or 2013-07-01T05:30; None for other texts."""
         match = TYPED.fullmatch(text.strip())
         if match is None:
             return None
