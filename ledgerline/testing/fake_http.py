@@ -86,6 +86,7 @@ class Listener(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """Handles the requests of one connection, which is kept alive."""
 
+    server: Any
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # headers and body in one packet

@@ -23,7 +23,7 @@ import math
 import random
 import re
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -45,9 +45,7 @@ class ChatRequest:
     """A chat request, as it was received.
 
     Attributes:
-        model: Name of the requested model.
         messages: Messages with "role", "content" and the other fields of the protocol.
-        tools: Tools that are offered.
         options: Options of Ollama, or all other fields of OpenAI's protocol.
         stream: True for a streamed response.
         headers: HTTP headers by their names in lower case.
@@ -128,9 +126,7 @@ def scripted(*replies: Reply) -> Responder:
     def reply(request: ChatRequest) -> Reply:
         with lock:
             following = next(remaining, None)
-        if following is None:
-            return Reply(status=500, error=f"The script has only {len(replies)} replies.")
-        return following
+        return following or Reply(status=500, error=f"The script has only {len(replies)} replies.")
 
     return reply
 
@@ -214,8 +210,6 @@ class FakeOllama(FakeServer):
 
 
 class _OllamaHandler(Handler):
-    server: Any
-
     @property
     def fake(self) -> FakeOllama:
         return self.server.owner
@@ -260,16 +254,15 @@ class _OllamaHandler(Handler):
         self.send(b"404 page not found", 404, {"Content-Type": "text/plain"})
 
     def _show(self, name: str, _: Mapping[str, Any]) -> None:
-        description = {
+        description: dict[str, Any] = {
             "modelfile": f"FROM {name}",
             "details": _DETAILS,
             "model_info": {"general.architecture": "qwen3", "qwen3.context_length": self.fake.context_tokens},
             "modified_at": _time(),
         }
-        capabilities = self.fake.models[name]
-        self.send_json(
-            description if capabilities is None else {**description, "capabilities": list(capabilities)}
-        )
+        if (capabilities := self.fake.models[name]) is not None:
+            description["capabilities"] = list(capabilities)
+        self.send_json(description)
 
     def _embed(self, name: str, body: Mapping[str, Any]) -> None:
         texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
@@ -309,13 +302,10 @@ class _OllamaHandler(Handler):
                 return self.send_json({"error": "the input length exceeds the context length"}, 400)
             request = replace(request, messages=kept)
         reply = self.fake.responder(request)
-        if is_closed_before_response(self, self.fake, reply):
-            return None
-        if reply.status != 200:
-            content = json.dumps({"error": reply.error}).encode()
-            return self.send(content, reply.status, reply.headers)
-        reply = _parsed(reply, request, is_tagged=name not in self.fake.untagged)
-        return self._stream(request, reply) if request.stream else self._answer(request, reply)
+        if not is_ended_by_fault(self, reply, {"error": reply.error}):
+            reply = _parsed(reply, request, is_tagged=name not in self.fake.untagged)
+            self._stream(request, reply) if request.stream else self._answer(request, reply)
+        return None
 
     def _load(self, name: str, request: ChatRequest) -> None:
         is_over = request.more.get("keep_alive") == 0
@@ -360,7 +350,7 @@ class _OllamaHandler(Handler):
         error = json.dumps({"error": reply.error}).encode() + b"\n" if reply.error else b""
         end = line(message={"role": "assistant", "content": ""}, **_ending(reply))
         self.begin("application/x-ndjson")
-        stream(self, self.fake, reply, lines, error or end)
+        stream(self, reply, lines, error or end)
 
 
 def tokens_of(messages: Sequence[Mapping[str, Any]]) -> int:
@@ -403,25 +393,31 @@ def _written(name: str, arguments: Mapping[str, Any] | str) -> str:
     return f'{{"name":"{name}","arguments":{text}}}'
 
 
-def is_closed_before_response(handler: Handler, fake: FakeServer, reply: Reply) -> bool:
-    """Wait, or close the connection, before a response; return True if it is closed."""
+def is_ended_by_fault(handler: Handler, reply: Reply, error: Mapping[str, Any]) -> bool:
+    """Wait before a response; return True if the reply closes the connection, or is only an error."""
+    stopping = handler.server.owner.stopping
     if reply.seconds_before:
-        fake.stopping.wait(reply.seconds_before)
-    if reply.hangs_up or fake.stopping.is_set():
+        stopping.wait(reply.seconds_before)
+    if reply.hangs_up or stopping.is_set():
         handler.hang_up()
+        return True
+    if reply.status != 200:
+        handler.send(json.dumps(error).encode(), reply.status, reply.headers)
         return True
     return False
 
 
-def stream(handler: Handler, fake: FakeServer, reply: Reply, chunks: Sequence[bytes], end: bytes) -> None:
+def stream(handler: Handler, reply: Reply, chunks: Sequence[bytes], end: bytes) -> None:
     """Send chunks with the faults of the reply."""
+    wait = handler.server.owner.stopping.wait
     for number, chunk in enumerate(chunks):
         if number == reply.breaks_after:
             return handler.hang_up()
         if number and reply.seconds_between:
-            fake.stopping.wait(reply.seconds_between)
-        for part in _bytes_of(chunk) if number == 0 and reply.seconds_between_bytes else (chunk,):
-            if reply.seconds_between_bytes and fake.stopping.wait(reply.seconds_between_bytes):
+            wait(reply.seconds_between)
+        is_slow = number == 0 and reply.seconds_between_bytes
+        for part in [bytes([byte]) for byte in chunk] if is_slow else [chunk]:
+            if reply.seconds_between_bytes and wait(reply.seconds_between_bytes):
                 return handler.hang_up()
             handler.chunk(part)
     if reply.breaks_after is not None:
@@ -429,10 +425,6 @@ def stream(handler: Handler, fake: FakeServer, reply: Reply, chunks: Sequence[by
     if last := reply.garbage or (b"" if reply.is_endless else end):
         handler.chunk(last)
     return handler.end()
-
-
-def _bytes_of(content: bytes) -> Iterator[bytes]:
-    return (content[at : at + 1] for at in range(len(content)))
 
 
 def embedding(text: str) -> list[float]:
@@ -493,12 +485,7 @@ def _listed(name: str) -> dict[str, Any]:
 
 
 def _running(name: str, context_tokens: int) -> dict[str, Any]:
-    return {
-        **_listed(name),
-        "expires_at": _time(),
-        "size_vram": 0,
-        "context_length": context_tokens,
-    }
+    return {**_listed(name), "expires_at": _time(), "size_vram": 0, "context_length": context_tokens}
 
 
 def _full_name(name: str) -> str:

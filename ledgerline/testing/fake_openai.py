@@ -9,7 +9,7 @@ from ledgerline.testing.fake_ollama import (
     ChatRequest,
     Reply,
     Responder,
-    is_closed_before_response,
+    is_ended_by_fault,
     stream,
     tokens_of,
 )
@@ -52,8 +52,6 @@ class FakeOpenAI(FakeServer):
 
 
 class _OpenAIHandler(Handler):
-    server: Any
-
     @property
     def fake(self) -> FakeOpenAI:
         return self.server.owner
@@ -87,12 +85,9 @@ class _OpenAIHandler(Handler):
         )
         self.fake.requests.append(request)
         reply = self.fake.responder(request)
-        if is_closed_before_response(self, self.fake, reply):
-            return None
-        if reply.status != 200:
-            content = json.dumps(_error(reply.error, "error", reply.done_reason)).encode()
-            return self.send(content, reply.status, reply.headers)
-        return self._stream(body, reply)
+        if not is_ended_by_fault(self, reply, _error(reply.error, "error", reply.done_reason)):
+            self._stream(body, reply)
+        return None
 
     def _stream(self, body: Mapping[str, Any], reply: Reply) -> None:
         def event(choices: Sequence[Mapping[str, Any]], **fields: Any) -> bytes:
@@ -126,7 +121,7 @@ class _OpenAIHandler(Handler):
                 end += event([], usage={**usage, "total_tokens": sum(tokens)})
             end += b"data: [DONE]\n\n"
         self.begin("text/event-stream; charset=utf-8")
-        stream(self, self.fake, reply, events, end)
+        stream(self, reply, events, end)
 
 
 def _call_parts(reply: Reply) -> list[dict[str, Any]]:

@@ -90,8 +90,6 @@ class FakeSearXNG(FakeServer):
 
 
 class _Search(Handler):
-    server: Any
-
     def do_GET(self) -> None:  # noqa: N802 (its name in the library)
         fake: FakeSearXNG = self.server.owner
         address = urlsplit(self.path)

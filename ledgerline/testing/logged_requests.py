@@ -29,7 +29,7 @@ def write(
     model: str = MODEL,
     redacted: tuple[str, ...] = (),
 ) -> Path:
-    """Write a request to a file.
+    """Write a request, with the columns of its rows and of the response, to a file; return its path.
 
     Args:
         folder: Folder of the request log.
@@ -39,9 +39,6 @@ def write(
         version: Version that made the predictions.
         model: Name of the registered model.
         redacted: Columns whose values are not stored.
-
-    Returns:
-        Path of the file.
     """
     given = {name: np.asarray(values) for name, values in inputs.items()}
     rows = len(next(iter(given.values())))

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ledgerline.testing.fake_http import Handler, Listener
 from ledgerline.testing.ports import HOST, unused_port
@@ -22,7 +22,6 @@ class Request(Handler):
     """A request that the server responds to."""
 
     protocol_version = "HTTP/1.0"  # each connection ends with its response
-    server: Any
 
     def respond(self) -> None:
         """Let the server respond."""

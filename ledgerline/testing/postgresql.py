@@ -63,18 +63,11 @@ def run_script(uri: str, script: Path, variables: Mapping[str, str]) -> subproce
 
 @dataclass
 class Server:
-    """A server that can be stopped, and started again on the same data.
+    """A server that can be stopped, and started again on the same data."""
 
-    Attributes:
-        parent: Folder of its data and its log.
-        port: Port on the loopback address.
-        user: User that runs the server; None for the current user.
-        options: Options of its configuration.
-    """
-
-    parent: Path
+    parent: Path  # of its data and its log
     port: int
-    user: str | None
+    user: str | None  # that runs the server; None for the current user
     options: dict[str, object]
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -112,14 +105,10 @@ class Server:
             "fsync": "off",
             **self.options,
         }
+        arguments = [f"--{name}={value}" for name, value in options.items()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [
-                    postgres,
-                    "-D",
-                    str(self.parent / "data"),
-                    *(f"--{name}={value}" for name, value in options.items()),
-                ],
+                [postgres, "-D", str(self.parent / "data"), *arguments],
                 user=self.user,
                 cwd=self.parent,
                 stdin=subprocess.DEVNULL,

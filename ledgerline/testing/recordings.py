@@ -16,7 +16,6 @@ class Recording:
     """The event log of a run.
 
     Attributes:
-        run: Facts about the run.
         records: All records of its event log, in order.
         instance: Instance of the run; None if the records were stored elsewhere.
 
