@@ -12,7 +12,7 @@ from ledgerline.cleaning.secret_names import is_secret_name
 
 REDACTED = "[redacted]"
 
-_QUOTE = r"\\{0,7}[\"'`]"
+QUOTE = r"\\{0,7}[\"'`]"
 _SCHEME = r"(?<![\w+.-])[a-z][a-z0-9+.-]{0,30}"
 _AUTHENTICATION = (
     r"bearer|basic|token|apikey|api-key|digest|negotiate|ntlm|hawk|oauth|aws4-hmac-sha256|signature|key"
@@ -51,12 +51,12 @@ _FORMS = [
     ),
     # Headers, also in the form of byte pairs that HTTP libraries log.
     re.compile(
-        rf"(?P<keep>\b(?:proxy-)?authorization(?:{_QUOTE})?\s{{0,3}}[:=,]\s{{0,3}}(?:b?{_QUOTE})?"
+        rf"(?P<keep>\b(?:proxy-)?authorization(?:{QUOTE})?\s{{0,3}}[:=,]\s{{0,3}}(?:b?{QUOTE})?"
         rf"(?:{_AUTHENTICATION})\s{{1,3}})(?!\[redacted\])[^\"'`\r\n\\<>]{{1,8000}}",
         re.IGNORECASE,
     ),
     re.compile(
-        rf"(?P<keep>\b(?:set-)?cookie(?:{_QUOTE})?\s{{0,3}}[:,]\s{{0,3}}(?:b?{_QUOTE})?)"
+        rf"(?P<keep>\b(?:set-)?cookie(?:{QUOTE})?\s{{0,3}}[:,]\s{{0,3}}(?:b?{QUOTE})?)"
         r"(?=[\w.-]{1,100}=)[^\"'`\r\n\\]{1,8000}",
         re.IGNORECASE,
     ),

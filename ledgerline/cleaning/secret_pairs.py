@@ -10,16 +10,15 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ledgerline.cleaning.secret_forms import REDACTED
+from ledgerline.cleaning.secret_forms import QUOTE, REDACTED
 from ledgerline.cleaning.secret_names import is_secret_name, is_strong_name
 
-_QUOTE = r"\\{0,7}[\"'`]"
 _SEPARATOR = r"[ \t]{0,20}(?P<separator>=>|:=|={1,3}|!=|:|%3[ad])[ \t]{0,20}"
 
 _NAME = re.compile(
     r"(?<![\w.-])(?P<name>(?:api|access|private|secret|account|client|shared)[ ](?:access[ ])?"
     r"(?:key|token|secret)(?![\w-])|[\w.$-]+(?![\w.$-]))"
-    rf"(?P<closed>(?:{_QUOTE})?\]?){_SEPARATOR}",
+    rf"(?P<closed>(?:{QUOTE})?\]?){_SEPARATOR}",
     re.IGNORECASE,
 )
 _TRIGGER = re.compile(
@@ -31,7 +30,7 @@ _OPTION = re.compile(r"(?P<keep>(?<![\w-])--(?P<name>[\w-]{1,60})[ ]{1,3})(?![-\
 # {"name": "DB_PASSWORD", "value": "..."}, as in the environment of a container.
 _NAMING = frozenset(("name", "key", "variable", "header"))
 _NAMED = re.compile(
-    rf"(?:{_QUOTE})?\s{{0,5}},?\s{{0,20}}(?:{_QUOTE})?value(?:{_QUOTE})?{_SEPARATOR}", re.IGNORECASE
+    rf"(?:{QUOTE})?\s{{0,5}},?\s{{0,20}}(?:{QUOTE})?value(?:{QUOTE})?{_SEPARATOR}", re.IGNORECASE
 )
 
 _OPENING = re.compile(r"(?P<prefix>[bBrRfFuUN]{0,2})(?P<quote>\"\"(?=[\w\[])|\\{0,7}[\"'`])")
@@ -82,17 +81,11 @@ def _option(match: re.Match[str]) -> str:
 
 @dataclass(frozen=True)
 class _Value:
-    """A part of the text that is a value.
-
-    Attributes:
-        start: Index of its first character, after a quote.
-        end: Index after its last character, before a quote.
-        is_literal: True if quotes or brackets mark its end.
-    """
+    """The indices of a value in the text, without its quotes."""
 
     start: int
     end: int
-    is_literal: bool
+    is_literal: bool  # quotes or brackets mark its end
 
 
 class _Pairs:
@@ -163,9 +156,8 @@ class _Pairs:
         return is_word and not self._begins(match.start())
 
     def _rest_of_line(self, start: int) -> _Value:
-        line = _LINE.match(self._text, start)
-        end = line.end() if line is not None else start
-        return _Value(start, start + len(self._text[start:end].rstrip(" \t\"'`,}])")), is_literal=False)
+        line = self._text[start : self._end_of_line(start)]
+        return _Value(start, start + len(line.rstrip(" \t\"'`,}])")), is_literal=False)
 
     def _named(self, naming: _Value | None) -> _Value | None:
         """Return the value of a variable if the name of the variable means a secret."""
@@ -200,13 +192,10 @@ class _Pairs:
 
     def _block(self, match: re.Match[str]) -> _Value | None:
         """Return the lines of YAML below a name."""
-        text, end = self._text, match.end()
-        line_start = text.rfind("\n", 0, match.start()) + 1
-        indentation = len(text[line_start : match.start()]) - len(
-            text[line_start : match.start()].lstrip(" -")
-        )
-        start = _LINE.match(text, end).end()  # pyright: ignore[reportOptionalMemberAccess]  (matches anything)
-        end = start
+        text = self._text
+        lead = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+        indentation = len(lead) - len(lead.lstrip(" -"))
+        start = end = self._end_of_line(match.end())
         while (line := _NEXT_LINE.match(text, end)) is not None:
             if line["text"] and len(line["indentation"]) <= indentation:
                 break
@@ -226,8 +215,11 @@ class _Pairs:
                     opened.append(bracket.start())
                 elif opened:
                     self._closings[opened.pop()] = bracket.end()
+        return self._closings.get(at) or self._end_of_line(at)
+
+    def _end_of_line(self, at: int) -> int:
         line = _LINE.match(self._text, at)
-        return self._closings.get(at, line.end() if line is not None else at)
+        return at if line is None else line.end()
 
     def _begins(self, start: int) -> bool:
         """Return whether a pair can begin at a name, which follows a bracket, a comma or a line break."""

@@ -21,15 +21,25 @@ class OptionsError(LedgerlineError):
     """Arguments and options of a command that cannot be combined."""
 
 
-def prepared_settings() -> "Settings":
+def prepared_settings(dagster_home: Path | None = None) -> "Settings":
     """Return the settings of this project, with its state folder prepared.
+
+    Args:
+        dagster_home: The folder of another instance, which a command reads and which stays unchanged. It
+            needs no project.
 
     Raises:
         LedgerlineError: A setting is wrong, there is no project, or the folder cannot be written.
     """
     settings = _settings()
-    _ = settings.project.module
-    return _prepared(settings)
+    if dagster_home is None:
+        _ = settings.project.module
+    else:
+        settings = settings.model_copy(update={"dagster_home": settings.home / "dagster"})
+    from ledgerline.cli import state
+
+    state.prepare(settings)
+    return settings
 
 
 def loaded_project(settings: "Settings") -> "LoadedProject":
@@ -55,18 +65,6 @@ def instance_beside(dagster_home: Path | None) -> Path | None:
     settings = _settings()
     is_named = settings.dagster_home != settings.home / "dagster"
     return settings.dagster_home if is_named and settings.project.definitions is None else None
-
-
-def settings_beside(dagster_home: Path | None) -> "Settings":
-    """Return the settings of a command that may read another instance, which stays unchanged.
-
-    Args:
-        dagster_home: The folder of the other instance; None for the project's own.
-    """
-    if dagster_home is None:
-        return prepared_settings()
-    settings = _settings()
-    return _prepared(settings.model_copy(update={"dagster_home": settings.home / "dagster"}))
 
 
 def wide_console() -> Console:
@@ -97,10 +95,3 @@ def _settings() -> "Settings":
     from ledgerline.dagster.settings import Settings
 
     return Settings.from_environment()
-
-
-def _prepared(settings: "Settings") -> "Settings":
-    from ledgerline.cli import state
-
-    state.prepare(settings)
-    return settings

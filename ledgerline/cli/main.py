@@ -18,7 +18,6 @@ from ledgerline.cli.commands import (  # noqa: E402
     end_at_once,
     instance_beside,
     prepared_settings,
-    settings_beside,
     wide_console,
 )
 from ledgerline.cli.project_commands import WithProjectCommands  # noqa: E402
@@ -166,7 +165,7 @@ def observe(
             "--experiment, --namespace and --dagster-url work only with --dagster-home.",
             "The project's own instance has them as settings: see the comments in .env.example.",
         )
-    settings = settings_beside(dagster_home)
+    settings = prepared_settings(dagster_home)
     from ledgerline.cli import observed_instances, observing
 
     target = observed_instances.target_of(
@@ -206,7 +205,7 @@ def trace(
 ) -> None:
     """Print the trace of a run as a tree with durations."""
     dagster_home = instance_beside(dagster_home)
-    settings = settings_beside(dagster_home)
+    settings = prepared_settings(dagster_home)
     from ledgerline.cli import observed_instances, observing
 
     target = observed_instances.target_of(dagster_home, settings, only_read=dagster_home is not None)

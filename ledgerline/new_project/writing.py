@@ -36,6 +36,11 @@ def write_project(folder: Path, kind: Kind, version: str) -> Path:
 
     Raises:
         NewProjectError: The name cannot be used, the folder is not empty, or it cannot be written.
+
+    Example:
+        >>> folder = write_project(Path("oven-demand"), Kind.REGRESSION, "0.2.0")
+        >>> sorted(path.name for path in folder.glob("*.toml"))
+        ['pyproject.toml']
     """
     folder = Path(os.path.realpath(folder))
     name = folder.name
@@ -83,17 +88,12 @@ def rendered(name: str, kind: Kind, version: str) -> Mapping[str, str]:
         "estimator": f"HistGradientBoosting{'Classifier' if kind.is_classified else 'Regressor'}",
         "version": version,
     }
+    paths = {name: name.removesuffix(SUFFIX) for name in templates.list_templates() if name.endswith(SUFFIX)}
     files = {
-        _path(template): templates.get_template(template).render(values)
-        for template in templates.list_templates()
-        if template.endswith(SUFFIX)
+        HIDDEN.get(path, path): templates.get_template(template).render(values)
+        for template, path in paths.items()
     }
     return files | {"data/rows.csv": made_rows(kind)}
-
-
-def _path(template: str) -> str:
-    path = template.removesuffix(SUFFIX)
-    return HIDDEN.get(path, path)
 
 
 def _require_empty(folder: Path) -> None:

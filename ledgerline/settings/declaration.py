@@ -143,7 +143,12 @@ class Setting:
             return f"one of: {', '.join(words)}"
         if int not in kinds and float not in kinds:
             return ""
-        bounds = {name: value for each in self.field.metadata for name, value in _bounds(each)}
+        bounds = {
+            name: bound
+            for each in self.field.metadata
+            for name in ("ge", "le")
+            if (bound := getattr(each, name, None)) is not None
+        }
         upper = f"to {bounds['le']:g}" if "le" in bounds else "on"
         return f"a {'whole ' if int in kinds else ''}number from {bounds.get('ge', 0):g} {upper}"
 
@@ -218,12 +223,6 @@ def as_text(value: object) -> str:
     if isinstance(value, tuple | frozenset):
         return ",".join(sorted(map(str, value)) if isinstance(value, frozenset) else map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _bounds(metadata: object) -> Iterator[tuple[str, float]]:
-    for name in ("ge", "le"):
-        if (bound := getattr(metadata, name, None)) is not None:
-            yield name, bound
 
 
 def _digits(value: object) -> object:

@@ -1,13 +1,4 @@
-"""Reads the project that settings and commands are about from `[tool.ledgerline]` in its pyproject.toml.
-
-[tool.ledgerline]
-definitions = "pipelines.definitions"  # the module with Dagster's definitions, as `defs`
-experiment = "oven_demand"             # the MLflow experiment of its runs
-models = ["oven_demand"]               # the registered models that `ledgerline serve` serves
-run = ["bake", "train", "release"]     # the jobs that `ledgerline run` runs, in this order
-run_partition = "2026-07-01"           # the partition of the job that trains; default: the last one
-commands = "pipelines.commands"        # a module with further commands, as the Typer app `app`
-"""
+"""Reads the project that settings and commands are about from `[tool.ledgerline]` in its pyproject.toml."""
 
 import os
 import tomllib
