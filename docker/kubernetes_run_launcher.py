@@ -6,7 +6,6 @@ launcher reads the token of the pod's service account at once. Steps, the observ
 cluster also open the instance. They launch nothing and have no token.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from dagster_k8s import K8sRunLauncher
@@ -30,13 +29,6 @@ class OptionalTokenRunLauncher(K8sRunLauncher):
             RunLauncher.__init__(self)
             self._inst_data = inst_data
             self._refused = error
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "OptionalTokenRunLauncher":
-        """Create the launcher when an instance is opened."""
-        return cls(inst_data, **config_value)
 
     def __getattr__(self, name: str) -> Any:
         # Python calls this only for missing attributes: those that Dagster's launcher sets with the token.

@@ -4,13 +4,9 @@ A server that is being stopped refuses new runs, and responds until those in pro
 launcher marks a refused run as failed. This one treats the server as unavailable, so that the run waits.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from dagster import DefaultRunLauncher
 
 from ledgerline.ledger.dagster_internals import (
-    ConfigurableClassData,
     DagsterLaunchFailedError,
     DagsterUserCodeUnreachableError,
     LaunchRunContext,
@@ -22,13 +18,6 @@ REFUSED = "Tried to start a run on a server after telling it to shut down"
 
 class PatientRunLauncher(DefaultRunLauncher):
     """A version of Dagster's launcher whose runs wait while the code server is being stopped."""
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "PatientRunLauncher":
-        """Create the launcher when an instance is opened."""
-        return cls(inst_data, **config_value)
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Launch a run; raise DagsterUserCodeUnreachableError if the server is being stopped."""

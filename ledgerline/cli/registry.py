@@ -35,10 +35,10 @@ def show(
     version: Annotated[int | None, typer.Option(help="Show only this version.", min=1)] = None,
 ) -> None:
     """Show the versions of a model with their stages, or everything that is recorded of one version."""
-    registered = _model(model)
+    settings = prepared_settings()
     from ledgerline.cli import stages
 
-    stages.print_model(wide_console(), registered, version)
+    stages.print_model(wide_console(), _model(settings, model), version)
 
 
 @app.command()

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import dagster as dg
 
 from ledgerline.cli.job_batches import Batch, batches, spanning
+from ledgerline.cli.job_partitions import assets_of, downstream, missing, partitioned_assets_of, upstream
 from ledgerline.cli.loaded_project import LoadedProject
 from ledgerline.cli.partition_keys import PartitionError, in_order, understood
-from ledgerline.cli.related_partitions import assets_of, downstream, partitioned_assets_of, upstream
-from ledgerline.cli.stored_partitions import missing
 from ledgerline.dagster.released_models.names import released_models
 
 
