@@ -132,11 +132,7 @@ def _hidden(value: Any, name: str, text: Callable[[str], str]) -> Any:
 
 @dataclass(frozen=True)
 class Cleaner:
-    """Cleans texts of a process with known secrets.
-
-    Attributes:
-        known: Secrets of the process, such as tokens and passwords in its settings.
-    """
+    """Cleans texts of a process with known secrets, such as tokens and passwords in its settings."""
 
     known: tuple[str, ...] = ()
 

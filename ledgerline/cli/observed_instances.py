@@ -27,18 +27,12 @@ UNNAMED = "dagster"
 
 @dataclass(frozen=True)
 class Target:
-    """An instance to observe, and the settings of the targets for its runs.
+    """An instance to observe, and the settings of the targets for its runs."""
 
-    Attributes:
-        home: DAGSTER_HOME of the instance.
-        is_own: True for the instance of this project.
-        only_read: True if nothing may be written to the instance.
-    """
-
-    home: Path
+    home: Path  # DAGSTER_HOME of the instance
     settings: Settings
-    is_own: bool
-    only_read: bool
+    is_own: bool  # it is the instance of this project
+    only_read: bool  # nothing may be written to it
 
     def opened(self) -> AbstractContextManager[ObservedInstance]:
         """Open the instance.

@@ -97,12 +97,7 @@ def _group(field: FieldInfo) -> type[DeclaredSettings] | None:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that a field declares.
-
-    Attributes:
-        name: Name of the variable.
-        owner: The class that declares it.
-    """
+    """A setting that a field declares; its name is that of the variable."""
 
     name: str
     attribute: str

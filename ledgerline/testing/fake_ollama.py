@@ -137,7 +137,6 @@ class Analyst:
 
     Attributes:
         queries: SQL by a part of the question; None if no table has the answer.
-        tool: Name of the tool.
     """
 
     queries: Mapping[str, str | None]
@@ -167,8 +166,7 @@ class FakeOllama(FakeServer):
     """A fake of Ollama's HTTP API: version, tags, ps, show, chat, embed.
 
     Attributes:
-        requests: Chat requests in their order.
-        embedded: Texts that were embedded.
+        models: Capabilities of each model by its name; None for an old version that does not list them.
         version: Version of the server; None for another server with this API.
         context_tokens: Context that its models were made for.
         vectors: Function that returns the vectors of texts.
@@ -179,12 +177,7 @@ class FakeOllama(FakeServer):
     def __init__(
         self, responder: Responder, models: Mapping[str, Sequence[str] | None] | None = None
     ) -> None:
-        """Prepare the server, which listens from the beginning of its `with` block.
-
-        Args:
-            responder: Function that replies to chats.
-            models: Capabilities of each model by its name; None for an old version that does not list them.
-        """
+        """Prepare the server, which listens from the beginning of its `with` block."""
         self.handler = _OllamaHandler
         self.responder = responder
         self.models = models or {MODEL: ("completion", "tools"), EMBEDDING_MODEL: ("embedding",)}

@@ -23,19 +23,14 @@ class FakeOpenAI(FakeServer):
     """A fake of OpenAI's HTTP API: models and streamed chat completions.
 
     Attributes:
-        requests: Requests of completions in their order.
+        models: Names of the models; None for a server without a list.
         owner: Owner of the models in its list, which is "library" for Ollama.
         thoughts: Name of the field for thoughts.
         refuses: Field that it refuses, and the error message for it.
     """
 
     def __init__(self, responder: Responder, models: Sequence[str] | None = (MODEL,)) -> None:
-        """Prepare the server, which listens from the beginning of its `with` block.
-
-        Args:
-            responder: Function that replies to chats.
-            models: Names of the models; None for a server without a list.
-        """
+        """Prepare the server, which listens from the beginning of its `with` block."""
         self.handler = _OpenAIHandler
         self.responder = responder
         self.models = models

@@ -38,9 +38,7 @@ class Reply:
     Attributes:
         results: Results in the form of SearXNG.
         unresponsive_engines: Engines that did not respond, each with the reason.
-        status: HTTP status.
         body: Body that is sent instead of JSON.
-        headers: Additional headers.
         waits: True to send no response until the end.
     """
 
@@ -73,7 +71,6 @@ class FakeSearXNG(FakeServer):
     """Responds to searches with given results.
 
     Attributes:
-        reply: Function that returns the response to a query.
         formats: Formats in settings.yml.
         searches: Parameters of each search.
         headers: Headers of each search.
