@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
@@ -55,12 +56,10 @@ def wait_for_server(host: str, port: int) -> None:
 
     client = DagsterGrpcClient(host=host, port=port)
     while True:
-        try:
+        with suppress(DagsterUserCodeUnreachableError):
             client.ping("")
-        except DagsterUserCodeUnreachableError:
-            time.sleep(1)
-        else:
             return
+        time.sleep(1)
 
 
 def main() -> None:

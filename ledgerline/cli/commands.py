@@ -43,11 +43,7 @@ def prepared_settings(dagster_home: Path | None = None) -> "Settings":
 
 
 def loaded_project(settings: "Settings") -> "LoadedProject":
-    """Return the project with its definitions.
-
-    Raises:
-        LedgerlineError: The definitions cannot be loaded.
-    """
+    """Return the project with its definitions; raise a LedgerlineError if they cannot be loaded."""
     from ledgerline.cli.loaded_project import load
 
     return load(settings.project)

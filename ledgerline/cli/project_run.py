@@ -35,13 +35,11 @@ def print_jobs(console: Console, loaded: LoadedProject) -> None:
         partitions = "" if job.partitions_def is None else extent(job.partitions_def)
         table.add_row(Text(name), Text(partitions), Text(job.description or ""))
     console.print(table)
-    console.print(
-        Text(
-            "`ledgerline run JOB` runs one of them. The jobs that `ledgerline run` runs without a name are "
-            'declared in pyproject.toml: run = ["JOB", ...] in [tool.ledgerline].'
-        ),
-        soft_wrap=True,
+    how = (
+        "`ledgerline run JOB` runs one of them. The jobs that `ledgerline run` runs without a name are "
+        'declared in pyproject.toml: run = ["JOB", ...] in [tool.ledgerline].'
     )
+    console.print(Text(how), soft_wrap=True)
 
 
 def run_all(runner: Runner, plan: Sequence[PlannedJob]) -> bool:

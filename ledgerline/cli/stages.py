@@ -148,10 +148,8 @@ def _print_entries(console: Console, model: Model, history: History) -> None:
 def _print_differences(console: Console, model: Model, snapshot: Snapshot) -> None:
     if snapshot.differences:
         console.print(Text(f"{'; '.join(str(each) for each in snapshot.differences)}."), soft_wrap=True)
-        command = f"`ledgerline registry reconcile {model.name}`"
-        console.print(
-            Text(f"Aliases were changed outside the journal; {command} records it."), soft_wrap=True
-        )
+        records = f"`ledgerline registry reconcile {model.name}` records it."
+        console.print(Text(f"Aliases were changed outside the journal; {records}"), soft_wrap=True)
 
 
 def _print_periods(console: Console, name: str, at: datetime, periods: Sequence[AliasPeriod]) -> None:

@@ -143,23 +143,16 @@ class Analyst:
     tool: str = "query"
 
     def __call__(self, request: ChatRequest) -> Reply:
-        """Call the tool, or answer with its result."""
+        """Call the tool, or answer with the first cell of its result."""
         last = request.messages[-1]
+        content = last.get("content", "")
+        rows: list[list[str]] = []
         if last["role"] == "tool":
-            return _answered(_first_cell(last.get("content", "")))
-        sql = next((sql for text, sql in self.queries.items() if text in last.get("content", "")), None)
-        if sql is None:
-            return _answered("unknown")
-        return Reply(tool_calls=((self.tool, {"sql": sql}),))
-
-
-def _answered(value: str) -> Reply:
-    return Reply(pieces=("This is what the tables say.\n", "Answer: ", value))
-
-
-def _first_cell(text: str) -> str:
-    rows = list(csv.reader(io.StringIO(text)))
-    return rows[1][0] if len(rows) > 1 and rows[1] else "unknown"
+            rows = list(csv.reader(io.StringIO(content)))
+        elif sql := next((sql for text, sql in self.queries.items() if text in content), None):
+            return Reply(tool_calls=((self.tool, {"sql": sql}),))
+        value = rows[1][0] if len(rows) > 1 and rows[1] else "unknown"
+        return Reply(pieces=("This is what the tables say.\n", "Answer: ", value))
 
 
 class FakeOllama(FakeServer):

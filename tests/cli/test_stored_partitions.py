@@ -7,8 +7,8 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from ledgerline.cli.loaded_project import LoadedProject
 from ledgerline.cli.job_partitions import missing
+from ledgerline.cli.loaded_project import LoadedProject
 from ledgerline.dagster.storage.io_managers import TableStorage, open_tables
 from ledgerline.settings.project import Project
 
