@@ -52,9 +52,7 @@ def loaded_project(settings: "Settings") -> "LoadedProject":
 def instance_beside(dagster_home: Path | None) -> Path | None:
     """Return the folder of the Dagster instance that a command reads; None for the project's own instance.
 
-    Args:
-        dagster_home: The folder that the command line names. Without it and without a project, it is the one
-            that DAGSTER_HOME names.
+    It is the given one, or without a project, the one that DAGSTER_HOME names.
     """
     if dagster_home is not None:
         return dagster_home
@@ -76,12 +74,9 @@ def print_error(error: LedgerlineError) -> None:
 def end_at_once() -> Never:
     """End the process with success while its threads are still in calls that cannot be interrupted.
 
-    When the interpreter ends normally, such a thread exits when it returns to Python. C++ code on its stack
-    then aborts the process, and Python itself aborts it if the thread is printing. See "Cautions regarding
-    runtime finalization" in https://docs.python.org/3/c-api/init.html.
-
-    Nothing is flushed. Each line is flushed when it is printed or logged, and a thread may hold the lock of a
-    stream while it waits for the reader of the stream.
+    At a normal end, such a thread may abort the process. See "Cautions regarding runtime finalization" in
+    https://docs.python.org/3/c-api/init.html. Nothing is flushed: each line was when it was printed, and a
+    thread may hold the lock of a stream.
     """
     os._exit(0)
 

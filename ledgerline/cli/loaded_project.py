@@ -1,7 +1,5 @@
 """Loads the definitions of the project and finds jobs in them."""
 
-import importlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -62,11 +60,9 @@ def load(project: Project) -> LoadedProject:
         ProjectError: The project names no module.
         DefinitionsError: The module cannot be imported or has no definitions.
     """
-    name, root = project.module, str(project.root)
-    if root not in sys.path:
-        sys.path.insert(0, root)  # Python adds the folder of the script, and not the working folder
+    name = project.module
     try:
-        module = importlib.import_module(name)
+        module = project.imported(name)
     except Exception as error:
         raise DefinitionsError(
             f"{name}, the module with the definitions of {project.root}, cannot be imported: "

@@ -5,8 +5,6 @@ module is imported for help, and for a command that is not built in. A broken mo
 commands usable.
 """
 
-import importlib
-import sys
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -71,12 +69,10 @@ def app_of(project: Project) -> typer.Typer:
     Raises:
         CommandsError: The commands cannot be imported, or the module has no Typer app.
     """
-    name, root = project.commands or "", str(project.root)
+    name = project.commands or ""
     subject = f"{name}, the module with the commands of {project.root},"
-    if root not in sys.path:
-        sys.path.insert(0, root)  # Python adds the folder of the script, and not the working folder
     try:
-        module = importlib.import_module(name)
+        module = project.imported(name)
     except Exception as error:
         raise CommandsError(f"{subject} cannot be imported: {type(error).__name__}: {error}") from error
     app = getattr(module, ATTRIBUTE, None)

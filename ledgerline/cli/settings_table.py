@@ -40,8 +40,9 @@ def print_settings(console: Console) -> None:
         elif "[tool.ledgerline]" in setting.default and value not in ("", Project.experiment):
             origin = "pyproject.toml"
         else:
-            origin, value = "default", value or setting.default
-        cells = name, _displayed(setting, value), origin
+            origin = "default"
+        displayed = _displayed(setting, value or (setting.default if origin == "default" else ""))
+        cells = name, displayed, origin
         table.add_row(*(Text(cell, overflow="fold") for cell in cells))
     console.print(table)
 

@@ -1,10 +1,13 @@
 """Reads the project that settings and commands are about from `[tool.ledgerline]` in its pyproject.toml."""
 
 import os
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 from ledgerline.errors import LedgerlineError
@@ -71,6 +74,12 @@ class Project:
             if (each / FILE).is_file() and (project := cls._read(each / FILE)) is not None:
                 return project
         return cls(start)
+
+    def imported(self, name: str) -> ModuleType:
+        """Import a module of the project, whose folder Python does not search by itself."""
+        if str(self.root) not in sys.path:
+            sys.path.insert(0, str(self.root))
+        return import_module(name)
 
     @property
     def module(self) -> str:
