@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -169,18 +170,11 @@ def _clean(text: str) -> str:
     if not _HINT.search(text):
         return text
     if text.startswith(("{", "[")):
-        try:
-            return _clean_document(text)
-        except (ValueError, RecursionError):
-            pass  # not JSON
+        with suppress(ValueError, RecursionError):  # not JSON
+            document = json.loads(text)
+            redacted = cleaned(document)
+            return text if redacted == document else json.dumps(redacted, ensure_ascii=False)
     return without_pairs(without_forms(text))
-
-
-def _clean_document(text: str) -> str:
-    """Return a JSON document without secrets; it is unchanged if it contains none."""
-    document = json.loads(text)
-    redacted = cleaned(document)
-    return text if redacted == document else json.dumps(redacted, ensure_ascii=False)
 
 
 _cached = lru_cache(maxsize=8192)(_clean)

@@ -75,8 +75,8 @@ def end_at_once() -> Never:
     """End the process with success while its threads are still in calls that cannot be interrupted.
 
     At a normal end, such a thread may abort the process. See "Cautions regarding runtime finalization" in
-    https://docs.python.org/3/c-api/init.html. Nothing is flushed: each line was when it was printed, and a
-    thread may hold the lock of a stream.
+    https://docs.python.org/3/c-api/init.html. Nothing is flushed: each line was flushed when it was
+    printed, and a thread may hold the lock of a stream.
     """
     os._exit(0)
 

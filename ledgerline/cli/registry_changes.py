@@ -5,6 +5,7 @@ can be approved and rolled back, too; the journal records the author.
 """
 
 import uuid
+from getpass import getuser
 from typing import Annotated, Literal, Never
 
 import typer
@@ -61,7 +62,7 @@ def replay(
 
 def promote(model: Model = None, *, version: OfStaging = None, reason: Reason = "", by: By = None) -> None:
     """Promote a version that was compared with the current one in production, and passed every gate."""
-    _run("promote", model, action="promote", version=version, reason=reason, approver=by or _user())
+    _run("promote", model, action="promote", version=version, reason=reason, approver=by or getuser())
 
 
 def rollback(
@@ -80,9 +81,9 @@ def rollback(
     from ledgerline.dagster.released_models.names import released_models
 
     if model is not None and model not in released_models(loaded.defs):
-        _rollback_alone(model, to, reason, by or _user())
+        _rollback_alone(model, to, reason, by or getuser())
         return
-    _run("promote", model, action="rollback", version=to, reason=reason, approver=by or _user())
+    _run("promote", model, action="rollback", version=to, reason=reason, approver=by or getuser())
 
 
 def approve(
@@ -103,7 +104,7 @@ def approve(
     from ledgerline.dagster.resources import registry_of
 
     name = model or the_only_one(loaded)
-    approval = registry_of(settings).model(name).approve(version, by or _user(), reason)
+    approval = registry_of(settings).model(name).approve(version, by or getuser(), reason)
     console = Console()
     console.print(
         f"{name} version {version} is approved by {approval.by} on evidence {approval.evidence[:12]}…"
@@ -149,9 +150,3 @@ def _run(
         runner.export([release.outcome.run_id])
         releases.report(runner, release)
     raise typer.Exit(0 if release.is_as_wanted else 1)
-
-
-def _user() -> str:
-    import getpass
-
-    return getpass.getuser()

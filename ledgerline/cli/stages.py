@@ -86,7 +86,7 @@ def print_reconciliation(console: Console, model: Model) -> None:
     for entry in recorded:
         console.print(Text(f"Recorded as entry {entry.number}: {_text_of(entry)}"), soft_wrap=True)
     if not recorded:
-        console.print(Text(f"Nothing differed: the aliases of {model.name} are as its journal says."))
+        console.print(Text(f"Nothing differed: the aliases of {model.name} match its journal."))
 
 
 def _print_versions(console: Console, model: Model, history: History) -> None:

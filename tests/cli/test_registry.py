@@ -154,7 +154,7 @@ def test_an_external_change_is_reported_by_queries_and_recorded_by_reconcile(
     again = ledgerline(stock, tmp_path, "reconcile", "pie")
     assert (again.exit_code, again.output) == (
         0,
-        "Nothing differed: the aliases of pie are as its journal says.\n",
+        "Nothing differed: the aliases of pie match its journal.\n",
     )
     assert "outside the journal" not in ledgerline(stock, tmp_path, "history", "pie").output
 

@@ -229,7 +229,7 @@ def test_a_reconciliation_reports_what_it_recorded_and_is_safe_to_repeat(registr
     stages.print_reconciliation(console, registry.model(NAME))
     assert text(console) == (
         "Recorded as entry 6: production: 1 -> 2, changed outside\n"
-        "Nothing differed: the aliases of stages are as its journal says.\n"
+        "Nothing differed: the aliases of stages match its journal.\n"
     )
 
 
