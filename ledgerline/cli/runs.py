@@ -25,7 +25,7 @@ from ledgerline.ledger.dagster_internals import (
     RemoteRepositoryOrigin,
     execute_run,
 )
-from ledgerline.ledger.owners import owners_in
+from ledgerline.ledger.given_by_users import owners_in
 from ledgerline.settings.project import Project
 
 # A file in the state folder for the output of a run that is not progress.
