@@ -121,11 +121,8 @@ def with_examples(document: Mapping[str, Any], served: Mapping[str, LoadedModel]
     schemas |= request.pop("$defs") | {InferenceRequest.__name__: request}
     models = list(served.values())
     schemas["Invocation"] = _invocation(models[0].schema if models else None)
-    schemas["NamedInvocation"] = (
-        {"anyOf": [{"title": model.name} | _invocation(model.schema) for model in models]}
-        if len(models) > 1
-        else _ref("Invocation")
-    )
+    named = [{"title": model.name} | _invocation(model.schema) for model in models]
+    schemas["NamedInvocation"] = {"anyOf": named} if len(models) > 1 else _ref("Invocation")
     # FastAPI has nothing to validate here: the endpoints take any name, and respond with 404.
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
@@ -193,10 +190,8 @@ def _invocation(schema: Schema | None) -> dict[str, Any]:
 
 
 def _value(column: Column) -> dict[str, Any]:
-    described = dict(KINDS[column.type].json_schema)
-    if not column.required:
-        described["type"] = [described["type"], "null"]
-    return described
+    described = KINDS[column.type].json_schema
+    return {**described} if column.required else {**described, "type": [described["type"], "null"]}
 
 
 def _invocations(model: LoadedModel) -> dict[str, dict[str, Any]]:
