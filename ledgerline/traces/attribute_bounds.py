@@ -18,7 +18,6 @@ VALUE_BYTES = 50_000  # maximum bytes of a text, or of the JSON of a list or a m
 ITEMS = 1_000  # maximum number of values in a list or a map, including nested ones
 DEPTH = 8  # maximum depth of nested lists and maps; protobuf's parsers stop at 100
 INT_BITS = 4_096  # Python converts only numbers up to about this size to text
-INT64 = range(-(2**63), 2**63)
 HASH_CHARACTERS = 16
 
 # ASCII texts up to this length are within all bounds.
@@ -129,7 +128,7 @@ class ValueBounds:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int):
-            if value in INT64:
+            if -(2**63) <= value < 2**63:
                 return int(value)
             bits = value.bit_length()
             return str(int(value)) if bits <= INT_BITS else f"an integer of {bits:,} bits"

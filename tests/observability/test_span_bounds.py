@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -292,6 +293,7 @@ def test_a_long_text_ends_in_its_length_and_its_hash() -> None:
         (2**63, "9223372036854775808"),
         (-(2**63) - 1, "-9223372036854775809"),
         (10**5_000, "an integer of 16,610 bits"),
+        (HTTPStatus.OK, 200),
         (math.nan, "NaN"),
         (math.inf, "Infinity"),
         (-math.inf, "-Infinity"),
