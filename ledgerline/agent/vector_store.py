@@ -181,9 +181,11 @@ class VectorStore:
     def _table(self) -> "Table | None":
         """Return the table, which always reads the latest state; None if it does not exist."""
         with self._opening:
-            if self._opened is None and self.exists:
-                self._opened = _connected(self._folder).open_table(TABLE)
-            return self._opened
+            # A read that fails in another thread resets the attribute at any time.
+            table = self._opened
+            if table is None and self.exists:
+                table = self._opened = _connected(self._folder).open_table(TABLE)
+            return table
 
     def _created(self, dimensions: int) -> "Table":
         import pyarrow as pa
