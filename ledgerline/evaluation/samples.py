@@ -159,8 +159,7 @@ def _require_numbers(name: str, column: "pd.Series") -> None:
     if column.dtype != object:
         raise ComparisonError(f"{name} holds {column.dtype}, not numbers; convert it.")
     for row, value in enumerate(column):
-        is_missing = is_scalar(value) and pd.isna(value)
-        if not isinstance(value, Real | Decimal) and not is_missing:
+        if not (isinstance(value, Real | Decimal) or (is_scalar(value) and pd.isna(value))):
             raise ComparisonError(
                 f"{name} holds something other than numbers, the first in row {row:,}: {value!r:.80}."
             )
