@@ -83,7 +83,8 @@ def _run_project(partitions: list[str] | None, *, fresh: bool) -> Never:
             raise OptionsError(
                 "Without a job, --partition can be given only once.", "For several: ledgerline backfill JOB."
             )
-        requested = partitions[0] if partitions else project.run_partition
+        # An empty --partition, as from an unset variable of a script, counts as not given.
+        requested = (partitions[0] if partitions else None) or project.run_partition
         plan = run_plan.plan(instance, loaded, project.run, requested, fresh=fresh)
         with runs.runner(instance, settings, loaded) as runner:
             success = project_run.run_all(runner, plan)

@@ -88,7 +88,7 @@ def test_the_jobs_of_the_project_are_run_and_their_summaries_printed(
     assert "count  2023-02-01 to 2023-02-28" in again.stdout
 
     write(project, fails=True)
-    failed = ledgerline(project, mlflow_database, "run")
+    failed = ledgerline(project, mlflow_database, "run", "--partition", "")  # as without the option
     assert failed.returncode == 1
     assert "count  2023-01-01 to 2023-01-31 is materialised already (--fresh runs it again)" in failed.stdout
     assert "The oven is cold." in failed.stdout
