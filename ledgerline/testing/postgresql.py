@@ -132,8 +132,7 @@ class Server:
 
         def accepts_connections() -> bool:
             if process.poll() is not None:
-                log = self.log.read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"PostgreSQL did not start: {log}")
+                raise RuntimeError(f"PostgreSQL did not start: {self._end_of_log()}")
             with (
                 suppress(psycopg.OperationalError),
                 psycopg.connect(host=HOST, port=self.port, user=USER, dbname=USER),
@@ -141,4 +140,11 @@ class Server:
                 return True
             return False
 
-        wait_until(accepts_connections, "PostgreSQL accepts connections", START_SECONDS)
+        try:
+            wait_until(accepts_connections, "PostgreSQL accepts connections", START_SECONDS)
+        except AssertionError as error:
+            error.add_note(self._end_of_log())
+            raise
+
+    def _end_of_log(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:]
