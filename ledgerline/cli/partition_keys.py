@@ -58,7 +58,7 @@ def understood(definition: dg.PartitionsDefinition, text: str, owner: str) -> st
 def between(definition: dg.PartitionsDefinition, first: str, last: str, owner: str) -> list[str]:
     """Return the keys from one partition to another, both included; with several dimensions, a block.
 
-    The arguments are those of `understood`.
+    The first and the last are texts as `understood` takes them.
 
     Raises:
         PartitionError: One of the two does not exist, or the last is before the first.

@@ -163,9 +163,8 @@ def _location_name(project: Project) -> str:
     try:
         workspace = yaml.safe_load((project.root / WORKSPACE_FILE).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return (
-            project.module
-        )  # runs of the command line need no workspace, and `dagster dev` reports a wrong one
+        # Runs of the command line need no workspace, and `dagster dev` reports a wrong one.
+        return project.module
     entries = workspace.get("load_from") if isinstance(workspace, dict) else None
     for entry in entries if isinstance(entries, list) else ():
         module = entry.get("python_module") if isinstance(entry, dict) else None

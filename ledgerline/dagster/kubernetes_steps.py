@@ -66,7 +66,8 @@ class StartingStepHandler(StepHandler):
 def start_problem(pods: "Iterable[Any]", now: datetime) -> str | None:
     """Return why a pod has not started START_SECONDS after it was scheduled; None if there is no such pod.
 
-    The pods are `V1Pod` objects of Kubernetes' client.
+    The pods are `V1Pod` objects of Kubernetes' client, whose types allow None even for fields that are always
+    set.
     """
     for pod in pods:
         statuses = [*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ())]

@@ -1,4 +1,4 @@
-"""HTTP servers on loopback for the fakes of language model servers in fake_ollama.py and fake_openai.py."""
+"""HTTP servers on loopback: for the fakes in fake_*.py, and for the servers in loopback_servers.py."""
 
 import json
 import socket

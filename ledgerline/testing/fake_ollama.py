@@ -290,7 +290,8 @@ class _OllamaHandler(Handler):
         reply = self.fake.responder(request)
         if not is_ended_by_fault(self, reply, {"error": reply.error}):
             reply = _parsed(reply, request, is_tagged=name not in self.fake.untagged)
-            self._stream(request, reply) if request.stream else self._answer(request, reply)
+            respond = self._stream if request.stream else self._answer
+            respond(request, reply)
         return None
 
     def _load(self, name: str, request: ChatRequest) -> None:

@@ -47,6 +47,7 @@ def compare_versions(
     since = replayed_requests.moment_of(config.replay_since) if config.replay_since is not None else None
     staging, production = versions_to_compare(registered, model, config)
     if production is not None and production.number == staging.number:
+        # Another run has promoted it in the meantime, so nothing is materialised.
         why = f"Version {staging.number} of {model.name} is in production already: nothing to compare."
         report_not_moved(context, staging.number, IN_PLACE, why)
         return

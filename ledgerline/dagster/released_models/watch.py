@@ -172,7 +172,7 @@ class Watch:
         ]
 
     def require_fits(self, model: "ReleasedModel", columns: Collection[str] | None) -> None:
-        """Raise if the watch does not fit a model, whose rows have these columns; None if it is not known.
+        """Raise if the watch does not fit a model, whose rows have these columns; None if they are not known.
 
         Raises:
             WatchError: A field contradicts the model.
