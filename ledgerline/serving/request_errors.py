@@ -53,7 +53,10 @@ class TooManyRowsError(RequestError):
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem of the rows of a request, in all rows or in one, which is counted from 0."""
+    """A problem of the rows of a request.
+
+    The row, counted from 0, and the column are null if the problem is not in a single one.
+    """
 
     text: str
     row: int | None = None
