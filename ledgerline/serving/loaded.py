@@ -1,7 +1,6 @@
 """Loads versions into memory, verified and tested. follower.py decides which one is active."""
 
 import copy
-import math
 import threading
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -181,7 +180,7 @@ def _example(description: Model, folder: Path, schema: Schema, subject: str) -> 
 
 def _plain(value: Any, type_name: str) -> Any:
     """Convert a value of a data frame to a JSON value."""
-    if isinstance(value, float) and math.isnan(value):
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return None
     if isinstance(value, float) and type_name in INTEGERS and value.is_integer():
         return int(value)  # in a column with missing values, pandas stores integers as floats
