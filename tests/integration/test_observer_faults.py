@@ -331,7 +331,7 @@ def test_an_mlflow_that_refuses_half_of_the_calls_for_a_while_has_everything_onc
     }.items():
         proxy.refuses = lambda asked, path=path, refusal=refusal: refusal if path in asked else None
         tracked, _ = observed.tick()
-        assert tracked.unavailable is not None
+        assert tracked.unavailable is not None, (path, proxy.refused)
         assert any(path in refused for refused in proxy.refused)
 
     proxy.refuses = lambda path: None
